@@ -1,0 +1,65 @@
+"""graft: domain knowledge for a frozen language model.
+
+``from rag import Pipeline, Corpus, Cited, VLLM``: every public name is here, imported on first use, so that ``import rag`` costs
+milliseconds and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_ROOMS: dict[str, str] = {
+    # core
+    "Answer": "rag.core.types",
+    "Citation": "rag.core.types",
+    "Document": "rag.core.types",
+    "Generation": "rag.core.types",
+    "Hit": "rag.core.types",
+    "Message": "rag.core.types",
+    "Passage": "rag.core.types",
+    "Sampling": "rag.core.types",
+    "Token": "rag.core.types",
+    "Batcher": "rag.core.batcher",
+    "Branch": "rag.core.ports",
+    "Encoder": "rag.core.protocols",
+    "LanguageModel": "rag.core.protocols",
+    "Pipeline": "rag.core.pipeline",
+    "Retriever": "rag.core.protocols",
+    "Run": "rag.core.engine",
+    "component": "rag.core.registry",
+    "GraftError": "rag.core.errors",
+}
+
+COMPONENTS: dict[str, str] = {
+    # names that a pipeline file may use, besides what the user registers
+    "First": "rag.core.join",
+    "Corpus": "retrievers.corpus",
+    "SentenceEncoder": "retrievers.encoders",
+    "Dense": "retrievers.dense",
+    "BM25": "retrievers.bm25",
+    "Fuse": "retrievers.fuse",
+    "Rerank": "retrievers.rerank",
+    "ListwiseRerank": "retrievers.listwise",
+    "Local": "generators.models.local",
+    "VLLM": "generators.models.vllm",
+    "OpenAICompatible": "generators.models.openai_compatible",
+    "Direct": "generators.direct",
+    "Cited": "generators.cited",
+}
+
+__version__ = "0.1.0"
+__all__ = sorted([*_ROOMS, *COMPONENTS])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    module = _ROOMS.get(name) or COMPONENTS.get(name)
+    if module is None:
+        raise AttributeError(f"module 'rag' has no attribute '{name}'; public names are: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,1 @@
+"""The ground floor: types, errors, the pipeline graph and its runtime. Imports no other room."""

@@ -1,0 +1,126 @@
+"""What happened in a run: a span per node, counters that components add to it, and events for whoever listens.
+
+A component calls `count`, `note` and `emit` without knowing whether anyone listens; they act on the span and the sink of the current run
+through context variables, which follow tasks and worker threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from rag.core.types import Hit
+
+
+@dataclass(slots=True)
+class Span:
+    """One execution of one node (or of a call edge, which nests below its caller)."""
+
+    node: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    counts: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    error: str = ""
+    children: list[Span] = field(default_factory=list)
+
+    def total(self, counter: str) -> float:
+        """The counter summed over this span and all below it."""
+        return self.counts.get(counter, 0) + sum(child.total(counter) for child in self.children)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the final answer, in order; the pieces of a run join to the answer as the model wrote it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A retrieval that a method made while it wrote."""
+
+    query: str
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """A node began."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinished:
+    """A node ended; ``span`` holds its time, counters and notes."""
+
+    node: str
+    span: Span
+
+
+Event = Union[TextDelta, Retrieved, NodeStarted, NodeFinished]
+
+current_span: ContextVar[Span | None] = ContextVar("graft_span", default=None)
+_sink: ContextVar[Callable[[Any], None] | None] = ContextVar("graft_sink", default=None)
+
+
+def emit(event: Any) -> None:
+    """Hand ``event`` to the listener of this run, if there is one."""
+    sink = _sink.get()
+    if sink is not None:
+        sink(event)
+
+
+def listening() -> bool:
+    """Whether someone listens: only then is it worth streaming a generation."""
+    return _sink.get() is not None
+
+
+@contextmanager
+def listener(sink: Callable[[Any], None] | None) -> Iterator[None]:
+    """Send the events of everything inside to ``sink``; None silences them (a helper call whose text is not the answer)."""
+    token = _sink.set(sink)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
+
+
+def count(**counters: float) -> None:
+    """Add to the counters of the current span: ``count(calls=1, prompt_tokens=812, generated_tokens=64)``."""
+    span = current_span.get()
+    if span is not None:
+        for name, value in counters.items():
+            span.counts[name] = span.counts.get(name, 0) + value
+
+
+def note(text: str) -> None:
+    """Leave a remark on the current span (a dropped passage, a fallback)."""
+    span = current_span.get()
+    if span is not None:
+        span.notes.append(text)
+
+
+@contextmanager
+def span(node: str) -> Iterator[Span]:
+    """Open a span below the current one, for work inside a node that deserves its own line."""
+    parent = current_span.get()
+    child = Span(node, started=time.perf_counter())
+    if parent is not None:
+        parent.children.append(child)
+    token = current_span.set(child)
+    try:
+        yield child
+    except BaseException as error:
+        child.error = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        current_span.reset(token)
+        child.seconds = time.perf_counter() - child.started

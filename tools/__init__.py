@@ -1,0 +1,1 @@
+"""Functions that a model may call. The first tools arrive with the methods that call them."""
