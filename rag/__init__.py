@@ -49,7 +49,7 @@ COMPONENTS: dict[str, str] = {
 }
 
 __version__ = "0.1.0"
-__all__ = sorted([*_ROOMS, *COMPONENTS])  # noqa: PLE0605
+__all__ = sorted([*_ROOMS, *COMPONENTS])
 
 
 def __getattr__(name: str) -> Any:

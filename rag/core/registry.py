@@ -1,7 +1,7 @@
 """Names of components, for YAML. Only a registered class can be named; a name never becomes an import path.
 
 ``@component`` registers a class under its own name. The names that ``rag`` exports are found lazily: asking for one imports its module,
-which registers it. A component keeps every constructor argument under an attribute of the same name, so that its configuration can be read back.
+which registers it. A component keeps every constructor argument under an attribute of the same name: so its configuration can be read.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ def configuration(instance: object) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(instance)).parameters.items():
         if not hasattr(instance, name):
-            raise ConfigError(f"{type(instance).__name__} does not keep its argument '{name}' as an attribute, so it cannot be written to YAML")
+            raise ConfigError(
+                f"{type(instance).__name__} does not keep its argument '{name}' as an attribute, so it cannot be written to YAML"
+            )
         value = getattr(instance, name)
-        if parameter.default is inspect.Parameter.empty or value is not parameter.default and value != parameter.default:
+        if parameter.default is inspect.Parameter.empty or (value is not parameter.default and value != parameter.default):
             values[name] = value
     return values
 

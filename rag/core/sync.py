@@ -38,7 +38,9 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     loop = background_loop()
     if threading.current_thread() is _thread:
         coroutine.close()
-        raise RunError("a blocking call was made inside a coroutine of a pipeline; await its a-prefixed twin (arun, asearch, agenerate) instead")
+        raise RunError(
+            "a blocking call was made inside a coroutine of a pipeline; await its a-prefixed twin (arun, asearch, agenerate) instead"
+        )
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
         return future.result()

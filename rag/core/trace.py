@@ -31,8 +31,40 @@ class Span:
     children: list[Span] = field(default_factory=list)
 
     def total(self, counter: str) -> float:
-        """The counter summed over this span and all below it."""
+        """The counter summed over this span and all below it: "calls", "retrievals", "prompt_tokens", "generated_tokens"."""
         return self.counts.get(counter, 0) + sum(child.total(counter) for child in self.children)
+
+    def all_notes(self) -> list[str]:
+        """The remarks of this span and all below it, each with its node's name."""
+        own = [f"{self.node}: {text}" for text in self.notes]
+        return own + [text for child in self.children for text in child.all_notes()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with ``at`` in seconds since the start of this span's own run."""
+        return self._to_dict(self.started)
+
+    def _to_dict(self, origin: float) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "at": round(self.started - origin, 6),
+            "seconds": round(self.seconds, 6),
+            "inputs": self.inputs,
+            "output": self.output,
+            "counts": self.counts,
+            "notes": self.notes,
+            "error": self.error,
+            "children": [child._to_dict(origin) for child in self.children],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines(0))
+
+    def _lines(self, depth: int) -> list[str]:
+        counts = "".join(f"  {name}={value:g}" for name, value in self.counts.items())
+        inputs = ", ".join(f"{name}={value!r}" for name, value in self.inputs.items())
+        line = f"{'  ' * depth}{self.node}({inputs}) -> {self.error or self.output or '·'}  {self.seconds * 1000:.1f} ms{counts}"
+        remarks = [f"{'  ' * (depth + 1)}! {text}" for text in self.notes]
+        return [line, *remarks, *(text for child in self.children for text in child._lines(depth + 1))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +100,7 @@ class NodeFinished:
 Event = Union[TextDelta, Retrieved, NodeStarted, NodeFinished]
 
 current_span: ContextVar[Span | None] = ContextVar("graft_span", default=None)
-_sink: ContextVar[Callable[[Any], None] | None] = ContextVar("graft_sink", default=None)
+_sink: ContextVar[Callable[[Any], object] | None] = ContextVar("graft_sink", default=None)
 
 
 def emit(event: Any) -> None:
@@ -84,13 +116,21 @@ def listening() -> bool:
 
 
 @contextmanager
-def listener(sink: Callable[[Any], None] | None) -> Iterator[None]:
+def listener(sink: Callable[[Any], object] | None) -> Iterator[None]:
     """Send the events of everything inside to ``sink``; None silences them (a helper call whose text is not the answer)."""
     token = _sink.set(sink)
     try:
         yield
     finally:
         _sink.reset(token)
+
+
+@contextmanager
+def undertone() -> Iterator[None]:
+    """Hold back the text of everything inside: it goes to a later node and is not the answer. Other events pass."""
+    sink = _sink.get()
+    with listener(sink and (lambda event: None if isinstance(event, TextDelta) else sink(event))):
+        yield
 
 
 def count(**counters: float) -> None:

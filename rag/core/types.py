@@ -14,6 +14,7 @@ Filter = Mapping[str, Any]
 """A condition on passage metadata: ``{"lang": "en", "year": {"gte": 2020}, "team": ["ops", "hr"]}`` (see `retrievers.filters`)."""
 
 _NO_METADATA: Mapping[str, Scalar] = MappingProxyType({})
+_NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Document:
     title: str = ""
     source: str = ""
     format: Literal["text", "markdown"] = "text"
-    metadata: Mapping[str, Scalar] = field(default=_NO_METADATA)
+    metadata: Mapping[str, Scalar] = field(default_factory=lambda: _NO_METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Passage:
     title: str = ""
     start: int = 0
     end: int = 0
-    metadata: Mapping[str, Scalar] = field(default=_NO_METADATA)
+    metadata: Mapping[str, Scalar] = field(default_factory=lambda: _NO_METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: int | None = None
-    logit_bias: Mapping[int, float] = field(default=MappingProxyType({}))
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final answer. ``sources[n - 1]`` is what "[n]" refers to; ``notes`` are remarks for the reader (dropped passages, limits reached)."""
+    """A final answer. ``sources[n - 1]`` is what "[n]" refers to; ``notes`` are remarks for the reader (what was dropped, a limit)."""
 
     text: str
     citations: tuple[Citation, ...] = ()
