@@ -7,6 +7,8 @@ milliseconds and loads no torch.
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 _ROOMS: dict[str, str] = {
@@ -56,9 +58,32 @@ def __getattr__(name: str) -> Any:
     module = _ROOMS.get(name) or COMPONENTS.get(name)
     if module is None:
         raise AttributeError(f"module 'rag' has no attribute '{name}'; public names are: {', '.join(__all__)}")
-    value = getattr(importlib.import_module(module), name)
+    value = getattr(_import(module), name)
     globals()[name] = value
     return value
+
+
+def _import(module: str) -> Any:
+    """Import ``module``; a foreign package that shadows one of our rooms gets an error that names its file."""
+    room = module.partition(".")[0]
+    try:
+        imported = importlib.import_module(module)
+    except ImportError:
+        _refuse_foreign(room)
+        raise
+    _refuse_foreign(room)
+    return imported
+
+
+def _refuse_foreign(room: str) -> None:
+    file = getattr(sys.modules.get(room), "__file__", None)
+    if file and Path(file).resolve().parent.parent != Path(__file__).resolve().parent.parent:
+        from rag.core.errors import ConfigError
+
+        raise ConfigError(
+            f"graft needs its own package '{room}', but Python found {file} first; rename that file or take its folder off the path"
+            " (`rag doctor` lists every such clash)"
+        )
 
 
 def __dir__() -> list[str]:

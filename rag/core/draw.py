@@ -54,6 +54,7 @@ def svg(pipeline: Pipeline) -> str:
     parts += [_arrow(edge, place, height) for edge in pipeline.edges]
     for node in pipeline.nodes.values():
         x, y = _corner(place[node.name])
+        middle = x + _WIDTH / 2
         ports = ", ".join(f"{p.name}: {describe(p.type)}" for p in node.signature.inputs.values())
         parts.append(
             f"<g><title>{escape(f'{node.name}({ports}) -> ' + describe(node.signature.outputs['']))}</title>"
