@@ -1,0 +1,126 @@
+"""Retrieve once, answer from the passages, cite them: the plain RAG of Lewis et al. (arXiv 2005.11401) as a prompt.
+
+Numbered citations follow Gao et al., "Enabling Large Language Models to Generate Text with Citations" (ALCE), EMNLP 2023, section 4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from generators.citations import MARKER, attach, check
+from generators.prompts import render
+from generators.write import most_that_fit, remarks, write
+from rag.core.errors import InputError, PromptTooLong
+from rag.core.protocols import LanguageModel, Retriever
+from rag.core.registry import component
+from rag.core.trace import Retrieved, TextDelta, emit, note
+from rag.core.types import Answer, Filter, Hit, Message, Passage, Sampling
+from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
+
+_BLANK_LINES = re.compile(r"\n\s*\n")
+
+
+@component
+class Cited:
+    """Answer from the ``k`` best passages, greedily, in at most ``max_tokens`` tokens, with checked citations "[n]".
+
+    Every marker is checked against the passage it names: a `Citation` is valid if the passage holds at least ``threshold`` of the claim's
+    content words and all of its numbers. The model's text stays as it wrote it; invalid markers are listed in ``Answer.notes``. If the
+    model cites nothing, the passages that support its sentences are appended as markers, and a note says so. ``language`` is that of the
+    prompt.
+    """
+
+    def __init__(
+        self, model: LanguageModel, k: int = 4, max_tokens: int = 256, language: Language = "auto", threshold: float = 0.5
+    ) -> None:
+        check_positive(k, "k", "Cited")
+        check_positive(max_tokens, "max_tokens", "Cited")
+        check_language(language, "Cited")
+        if not 0 < threshold <= 1:
+            raise InputError(f"Cited: threshold must be above 0 and at most 1, not {threshold!r}")
+        self.model = model
+        self.k = k
+        self.max_tokens = max_tokens
+        self.language = language
+        self.threshold = threshold
+
+    async def run(self, question: str, retriever: Retriever, filter: Filter | None = None) -> Answer:
+        """Answer ``question`` from what ``retriever`` finds under ``filter``.
+
+        Without any hit the answer is a fixed sentence, ``refused``, and the model is not called; it is ``refused`` too when the model
+        says that it does not know. Passages that do not fit the model's window are left out from the last, with a note. Raises `InputError`
+        if the question is empty or does not fit by itself, and `PromptTooLong` if the best passage does not fit beside it.
+        """
+        question = check_question(question)
+        hits = (await retriever.asearch(question, self.k, filter))[: self.k]
+        emit(Retrieved(question, tuple(hits)))
+        language = prompt_language(self.language, question)
+        if not hits:
+            return _nothing_found(language)
+        kept = await most_that_fit(self.model, lambda n: cited_prompt(question, hits[:n], language), len(hits), self.max_tokens)
+        notes = self._dropped(hits, kept)
+        sources = hits[:kept]
+        generation = await write(self.model, cited_prompt(question, sources, language), Sampling(max_tokens=self.max_tokens))
+        return self._checked(generation.text, sources, language, [*notes, *remarks(generation, self.max_tokens)])
+
+    def _dropped(self, hits: Sequence[Hit], kept: int) -> list[str]:
+        if kept == len(hits):
+            return []
+        names = ", ".join(f"'{hit.passage.id}'" for hit in hits[kept:])
+        numbers = f"passages {kept + 1}–{len(hits)}" if len(hits) - kept > 1 else f"passage {len(hits)}"
+        why = f"the prompt would pass the window of {self.model.window} tokens (max_tokens={self.max_tokens} included)"
+        if kept == 0:
+            raise PromptTooLong(
+                f"not even the best passage {names.partition(',')[0]} fits: {why}; index smaller passages or lower max_tokens"
+            )
+        note(f"dropped {numbers} ({names}): {why}")
+        return [f"dropped {numbers} ({names}): {why}"]
+
+    def _checked(self, text: str, sources: Sequence[Hit], language: str, notes: list[str]) -> Answer:
+        """The answer with its citations: the model's own, or those that match; none where the model declines to answer."""
+        citations, invalid = check(text, sources, self.threshold)
+        declined = not citations and _declines(text, language)
+        if not MARKER.search(text) and not declined:
+            suffix, citations = attach(text, sources, self.threshold)
+            if suffix:
+                emit(TextDelta(suffix))
+                text += suffix
+                notes.append("citations added by matching the answer's words with the sources; the model gave none")
+        if not declined and not any(citation.valid for citation in citations):
+            invalid.append("no source supports this answer")
+        return Answer(text, tuple(citations), tuple(sources), refused=declined, notes=(*notes, *invalid))
+
+
+def cited_prompt(question: str, hits: Sequence[Hit], language: str) -> list[Message]:
+    """Rules for citing and declining as the system's turn; the numbered passages and, last, the question as the user's.
+
+    With the rules beside the question, a model of 135M parameters answers half as many questions rightly (XQuAD, gold and two distractors).
+    """
+    passages = "\n\n".join(f"[{number}] {passage_data(hit.passage)}" for number, hit in enumerate(hits, start=1))
+    return [
+        Message("system", render("cited_system", language, unknown=render("unknown", language))),
+        Message("user", render("cited", language, passages=passages, question=as_data(question))),
+    ]
+
+
+def passage_data(passage: Passage) -> str:
+    """Title and text of ``passage``, as data."""
+    text = _BLANK_LINES.sub("\n", as_data(passage.text).strip())  # a blank line ends a passage in the prompt, so none may hold one
+    return f"{as_data(passage.title).strip()}\n{text}" if passage.title else text
+
+
+def _nothing_found(language: str) -> Answer:
+    text = render("unknown", language)
+    emit(TextDelta(text))
+    note("the retriever found no passage; the model was not called")
+    return Answer(text, refused=True, notes=("the retriever found no passage",))
+
+
+def _declines(text: str, language: str) -> bool:
+    """Whether ``text`` opens with the sentence that the prompt asks for when the passages do not hold the answer."""
+
+    def plain(sentence: str) -> str:
+        return sentence.casefold().replace("don't", "do not").replace("don’t", "do not").strip(" \n\t\"'“”.。")
+
+    return plain(text).startswith(plain(render("unknown", language)))

@@ -1,0 +1,30 @@
+"""The model alone, without retrieval: the baseline every other method is measured against."""
+
+from __future__ import annotations
+
+from generators.prompts import render
+from generators.write import most_that_fit, remarks, write
+from rag.core.protocols import LanguageModel
+from rag.core.registry import component
+from rag.core.types import Answer, Message, Sampling
+from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
+
+
+@component
+class Direct:
+    """Answer from what ``model`` knows, greedily, in at most ``max_tokens`` tokens. ``language`` is that of the prompt."""
+
+    def __init__(self, model: LanguageModel, max_tokens: int = 256, language: Language = "auto") -> None:
+        check_positive(max_tokens, "max_tokens", "Direct")
+        check_language(language, "Direct")
+        self.model = model
+        self.max_tokens = max_tokens
+        self.language = language
+
+    async def run(self, question: str) -> Answer:
+        """Answer ``question``, which must not be empty and must fit the model's window beside ``max_tokens`` (`InputError`)."""
+        question = check_question(question)
+        prompt = [Message("user", render("direct", prompt_language(self.language, question), question=as_data(question)))]
+        await most_that_fit(self.model, lambda _: prompt, 0, self.max_tokens)
+        generation = await write(self.model, prompt, Sampling(max_tokens=self.max_tokens))
+        return Answer(generation.text, notes=tuple(remarks(generation, self.max_tokens)))

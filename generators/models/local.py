@@ -1,0 +1,217 @@
+"""A model in this process, through transformers: nothing to start, for trying things, tests and small models."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+from generators.models.checks import check_text, checked, fitted, messages_json
+from generators.models.decoding import Engine, Reading, Writing
+from generators.models.embedded import resolve, without_progress_bars
+from generators.models.together import together
+from rag.core.batcher import Batcher
+from rag.core.errors import InputError, MissingCapability, MissingDependency, ModelError
+from rag.core.registry import component
+from rag.core.sync import iterate_sync, run_sync
+from rag.core.trace import count
+from rag.core.types import Generation, Prompt, Sampling
+
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
+
+
+@component
+class Local:
+    """Loads ``model`` on first use: ``"smollm2"`` (embedded, no network), a folder, or a Hugging Face id.
+
+    ``dtype`` is float32, bfloat16, float16 or "auto" (as stored); ``device`` is "auto" (a GPU if there is one), "cpu", "cuda:0", …
+
+    Calls in flight are gathered into batches of at most ``max_batch`` prompts; each row keeps its own sampling, and greedy text depends on
+    the company in the batch only through float rounding. Log-probabilities are those of the model's own distribution, before bias,
+    temperature and top_p. ``max_tokens`` is cut to what the window leaves; `PromptTooLong` if that is nothing.
+    """
+
+    def __init__(
+        self, model: str = "smollm2", adapter: str | None = None, dtype: str = "float32", device: str = "auto", max_batch: int = 16
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype is one of {', '.join(_DTYPES)}, not {dtype!r}")
+        if adapter is not None:
+            raise _no_adapters(adapter)
+        self.model = model
+        self.adapter = adapter
+        self.dtype = dtype
+        self.device = device
+        self.max_batch = max_batch
+        self._loading = threading.Lock()
+        self._encoding = threading.Lock()
+        self._parts: _Parts | None = None
+        self._batcher: Batcher[Writing | Reading, Generation] = Batcher(self._work, max_batch=max_batch, name="local model", key=type)
+
+    @property
+    def name(self) -> str:
+        """What the model was asked for as."""
+        return self.model
+
+    @property
+    def window(self) -> int:
+        """Tokens that prompt and generation may hold together, from the model's configuration (which loads the model)."""
+        return self._loaded().window
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """All but "adapters"."""
+        return frozenset({"logprobs", "score", "logit_bias"})
+
+    async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+        """Write one continuation of ``prompt``."""
+        writing = await self._writing(prompt, sampling)
+        try:
+            generation = await self._batcher(writing)
+        finally:
+            writing.cancelled = True  # ends the row early if it was this call that was cancelled
+        count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
+        return generation
+
+    async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
+        """Yield text pieces as they are written and, last, the `Generation`; the pieces join to its text."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def hear(piece: str) -> None:  # in the batcher's thread
+            try:
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            except RuntimeError:  # the listener's loop has ended
+                writing.cancelled = True
+
+        def ended(task: asyncio.Task[Generation]) -> None:
+            pieces.put_nowait(None)
+            if not task.cancelled():
+                task.exception()  # it is raised below, or nobody listens any more
+
+        writing = await self._writing(prompt, sampling, hear)
+        task = asyncio.ensure_future(self._batcher(writing))
+        task.add_done_callback(ended)
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            generation = await task
+        finally:
+            writing.cancelled = True
+            task.cancel()
+            count(calls=1, prompt_tokens=len(writing.ids), generated_tokens=writing.written)
+        yield generation
+
+    async def ascore(self, prompt: Prompt, continuation: str) -> Generation:
+        """Log-likelihood of ``continuation`` after ``prompt``: its tokens, their log-probabilities and their offsets in it.
+
+        Prompt and continuation are tokenised apart and joined, so a token never spans the boundary: begin the continuation with the space
+        that belongs to its first word.
+        """
+        checked(prompt)
+        check_text(continuation, "the continuation")
+        parts = await asyncio.to_thread(self._loaded)
+        before, after = self._encode(prompt), self._encode(continuation, special=False)
+        fitted(Sampling(max_tokens=1), len(before) + len(after) - 1, parts.window, self.name)
+        generation = await self._batcher(Reading(before, after, continuation))
+        count(calls=1, prompt_tokens=len(before) + len(after), generated_tokens=0)
+        return generation
+
+    async def acount(self, prompt: Prompt) -> int:
+        """Tokens that ``prompt`` takes, the chat template included."""
+        checked(prompt)
+        await asyncio.to_thread(self._loaded)
+        return len(self._encode(prompt))
+
+    def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+        """Blocking twin of `agenerate`."""
+        return run_sync(self.agenerate(prompt, sampling))
+
+    def generate_many(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Generation]:
+        """Write one continuation of each prompt, in batches; the first error stops the rest."""
+        return run_sync(together(self.agenerate(prompt, sampling) for prompt in prompts))
+
+    def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str | Generation]:
+        """Blocking twin of `astream`."""
+        return iterate_sync(self.astream(prompt, sampling))
+
+    def score(self, prompt: Prompt, continuation: str) -> Generation:
+        """Blocking twin of `ascore`."""
+        return run_sync(self.ascore(prompt, continuation))
+
+    def count(self, prompt: Prompt) -> int:
+        """Blocking twin of `acount`."""
+        return run_sync(self.acount(prompt))
+
+    def with_adapter(self, name: str) -> Local:
+        """Not offered in process: raises `MissingCapability`."""
+        raise _no_adapters(name)
+
+    def _work(self, jobs: list[Writing | Reading]) -> list[Generation]:
+        return self._loaded().engine.work(jobs)
+
+    async def _writing(self, prompt: Prompt, sampling: Sampling, listener: Any = None) -> Writing:
+        checked(prompt, sampling)
+        parts = await asyncio.to_thread(self._loaded)
+        for token in sampling.logit_bias:
+            if token >= parts.vocabulary:
+                raise InputError(f"logit_bias names the token {token}; {self.name} has the tokens 0 to {parts.vocabulary - 1}")
+        ids = self._encode(prompt)
+        return Writing(ids, fitted(sampling, len(ids), parts.window, self.name), listener)
+
+    def _encode(self, prompt: Prompt, special: bool = True) -> list[int]:
+        tokenizer = self._loaded().tokenizer
+        with self._encoding:
+            if isinstance(prompt, str):
+                ids = tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"]
+            elif not tokenizer.chat_template:
+                raise MissingCapability(f"{self.name} has no chat template; give a string as prompt, or a model trained for chat")
+            else:
+                ids = tokenizer.apply_chat_template(messages_json(prompt), add_generation_prompt=True, return_dict=True)["input_ids"]
+        if not ids:
+            raise InputError(f"{self.name} makes no token of {prompt!r}")
+        return [int(token) for token in ids]
+
+    def _loaded(self) -> _Parts:
+        with self._loading:
+            if self._parts is None:
+                self._parts = _load(self.model, self.dtype, self.device)
+            return self._parts
+
+
+class _Parts:
+    """A loaded model, its tokenizer, and what is read from its configuration."""
+
+    def __init__(self, engine: Engine, tokenizer: Any, window: int, vocabulary: int) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.window = window
+        self.vocabulary = vocabulary
+
+
+def _load(name: str, dtype: str, device: str) -> _Parts:
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingDependency(f"a model in process needs torch and transformers ({error}): pip install 'graft-rag[cpu]'") from error
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    source = resolve(name)
+    try:
+        with without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+        model = model.to(place).eval()  # type: ignore[arg-type]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"cannot load the model '{name}' on {place}: {str(error).strip()[:600]}") from error
+    config = model.config.get_text_config()
+    window = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
+    return _Parts(Engine(model, tokenizer, name), tokenizer, window, int(config.vocab_size))
+
+
+def _no_adapters(name: str) -> MissingCapability:
+    return MissingCapability(
+        f"Local wears no adapters, so not '{name}' either: serve the model with vLLM and give VLLM(url, adapter='{name}'), or merge the "
+        "adapter into the weights and give the merged folder as model"
+    )

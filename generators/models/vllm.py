@@ -1,0 +1,245 @@
+"""A model on a vLLM server (Kwon et al. 2023, https://arxiv.org/abs/2309.06180), whose continuous batching gathers the calls in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any
+
+from generators.models.checks import check_text, checked, fitted, messages_json
+from generators.models.completion import Completion, payload, scored
+from generators.models.http import HttpClient
+from generators.models.together import together
+from generators.models.vocabulary import Vocabulary
+from rag.core.errors import ModelError, ModelRefused
+from rag.core.registry import component
+from rag.core.sync import iterate_sync, run_sync
+from rag.core.trace import count
+from rag.core.types import Generation, Prompt, Sampling
+
+
+@component
+class VLLM:
+    """Talks to a vLLM server at ``url``, which ends in ``/v1``.
+
+    ``model`` is the name that the server gives the model (its only or first one if None); ``adapter`` names a LoRA adapter that the server
+    has loaded. ``api_key_env`` names the environment variable that holds the server's key. ``timeout`` is in seconds without a byte of
+    the answer; ``retries`` follow on connection errors, timeouts, 429 and 5xx; at most ``max_connections`` calls are in flight.
+
+    The server renders its chat template and tokenises, once per call; the ids then go to ``/v1/completions``, so that prompts of both
+    kinds give exact tokens, and ``max_tokens`` is cut to what the window leaves.
+
+    Raises `ModelUnavailable`, `ModelRefused`, `PromptTooLong`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://localhost:8000/v1",
+        model: str | None = None,
+        adapter: str | None = None,
+        api_key_env: str | None = None,
+        timeout: float = 120.0,
+        retries: int = 4,
+        max_connections: int = 256,
+    ) -> None:
+        self.url = url
+        self.model = model
+        self.adapter = adapter
+        self.api_key_env = api_key_env
+        self.timeout = timeout
+        self.retries = retries
+        self.max_connections = max_connections
+        self._http = HttpClient(
+            url.rstrip("/").removesuffix("/v1") if isinstance(url, str) else url,
+            api_key_env=api_key_env,
+            key_required=True,
+            timeout=timeout,
+            retries=retries,
+            max_connections=max_connections,
+        )
+        self._vocabulary = Vocabulary(self._detokenize)
+        self._served: str | None = model
+        self._window: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The adapter's name if one is worn, else the model's; the server is asked on first use if neither was given."""
+        if self.adapter or self._served:
+            return self.adapter or self._served or ""
+        return self._ask()[0]
+
+    @property
+    def window(self) -> int:
+        """Tokens that prompt and generation may hold together; the server is asked on first use."""
+        return self._window or self._ask()[1]
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """All that the contract knows."""
+        return frozenset({"logprobs", "score", "logit_bias", "adapters"})
+
+    async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+        """Write one continuation of ``prompt``."""
+        name, ids, fitting = await self._prepared(prompt, sampling)
+        answer = await self._http.post("/v1/completions", payload(name, ids, fitting))
+        completion = Completion(fitting)
+        completion.add(answer, self._http.address)
+        generation = await completion.generation(self._vocabulary, name, len(ids))
+        count(calls=1, prompt_tokens=len(ids), generated_tokens=generation.generated_tokens)
+        return generation
+
+    async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
+        """Yield text pieces as the server writes them and, last, the `Generation`; the pieces join to its text."""
+        name, ids, fitting = await self._prepared(prompt, sampling)
+        completion = Completion(fitting)
+        try:
+            async with aclosing(self._http.stream("/v1/completions", payload(name, ids, fitting, stream=True))) as events:
+                async for event in events:
+                    piece = completion.add(event, self._http.address)
+                    if piece:
+                        yield piece
+        finally:  # also when the listener leaves early: the tokens were computed
+            count(calls=1, prompt_tokens=len(ids), generated_tokens=len(completion.ids))
+        yield await completion.generation(self._vocabulary, name, len(ids))
+
+    async def ascore(self, prompt: Prompt, continuation: str) -> Generation:
+        """Log-likelihood of ``continuation`` after ``prompt``: its tokens, their log-probabilities and their offsets in it.
+
+        Prompt and continuation are tokenised apart and joined, so a token never spans the boundary: begin the continuation with the space
+        that belongs to its first word.
+        """
+        checked(prompt)
+        check_text(continuation, "the continuation")
+        name = await self._name()
+        before, after = await asyncio.gather(self._tokens(prompt), self._tokens(continuation, special=False))
+        ids = [*before, *after]
+        fitting = fitted(Sampling(max_tokens=1), len(ids), self.window, name)  # the server writes a token even when it only reads
+        answer = await self._http.post("/v1/completions", {**payload(name, ids, fitting), "prompt_logprobs": 0})
+        count(calls=1, prompt_tokens=len(ids), generated_tokens=0)
+        return scored(answer, before, after, continuation, name, self._http.address)
+
+    async def acount(self, prompt: Prompt) -> int:
+        """Tokens that ``prompt`` takes, the chat template included."""
+        checked(prompt)
+        return len(await self._tokens(prompt))
+
+    def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+        """Blocking twin of `agenerate`."""
+        return run_sync(self.agenerate(prompt, sampling))
+
+    def generate_many(self, prompts: Sequence[Prompt], sampling: Sampling = Sampling()) -> list[Generation]:
+        """Write one continuation of each prompt, all in flight together; the first error stops the rest."""
+        return run_sync(together(self.agenerate(prompt, sampling) for prompt in prompts))
+
+    def stream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Iterator[str | Generation]:
+        """Blocking twin of `astream`."""
+        return iterate_sync(self.astream(prompt, sampling))
+
+    def score(self, prompt: Prompt, continuation: str) -> Generation:
+        """Blocking twin of `ascore`."""
+        return run_sync(self.ascore(prompt, continuation))
+
+    def count(self, prompt: Prompt) -> int:
+        """Blocking twin of `acount`."""
+        return run_sync(self.acount(prompt))
+
+    def with_adapter(self, name: str | None) -> VLLM:
+        """The same model wearing the adapter ``name`` (None: bare), over the same connections."""
+        other = copy.copy(self)
+        other.adapter = name
+        return other
+
+    async def aload_adapter(self, name: str, path: str) -> VLLM:
+        """Have the server load the LoRA adapter at ``path`` (on the server's disk) as ``name``; return the model that wears it."""
+        try:
+            await self._http.tell("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        except ModelRefused as error:
+            raise _with_advice(error) from error
+        return self.with_adapter(name)
+
+    async def aunload_adapter(self, name: str) -> None:
+        """Have the server forget the adapter ``name``."""
+        try:
+            await self._http.tell("/v1/unload_lora_adapter", {"lora_name": name})
+        except ModelRefused as error:
+            raise _with_advice(error) from error
+
+    def load_adapter(self, name: str, path: str) -> VLLM:
+        """Blocking twin of `aload_adapter`."""
+        return run_sync(self.aload_adapter(name, path))
+
+    def unload_adapter(self, name: str) -> None:
+        """Blocking twin of `aunload_adapter`."""
+        run_sync(self.aunload_adapter(name))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later call opens new ones."""
+        await self._http.close()
+
+    async def _prepared(self, prompt: Prompt, sampling: Sampling) -> tuple[str, list[int], Sampling]:
+        checked(prompt, sampling)
+        name = await self._name()
+        ids = await self._tokens(prompt)
+        return name, ids, fitted(sampling, len(ids), self.window, name)
+
+    async def _name(self) -> str:
+        return self.adapter or self._served or (await self._look())[0]
+
+    async def _look(self) -> tuple[str, int]:
+        """Learn the served model's name and window from the server's list."""
+        answer = await self._http.get("/v1/models")
+        try:
+            cards = answer["data"]
+            card = next((c for c in cards if c["id"] == self._served), None) if self._served else cards[0]
+            if card is None:
+                raise ModelRefused(f"{self._http.address} serves no model '{self._served}'; it serves: {', '.join(c['id'] for c in cards)}")
+            self._served, self._window = str(card["id"]), int(card["max_model_len"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelError(
+                f"{self._http.address} answered /v1/models in a shape that is not vLLM's; for other servers use OpenAICompatible"
+            ) from error
+        return self._served, self._window
+
+    def _ask(self) -> tuple[str, int]:
+        """`_look` for a property: in a thread of its own, because the caller may be a coroutine of the loop that would serve it."""
+
+        async def look() -> tuple[str, int]:
+            try:
+                return await self._look()
+            finally:
+                await self._http.close()
+
+        with ThreadPoolExecutor(1) as thread:
+            name, window = thread.submit(asyncio.run, look()).result()
+        return self.adapter or name, window
+
+    async def _tokens(self, prompt: Prompt, special: bool = True) -> list[int]:
+        text: dict[str, Any] = (
+            {"prompt": prompt, "add_special_tokens": special} if isinstance(prompt, str) else {"messages": messages_json(prompt)}
+        )
+        answer = await self._http.post("/tokenize", {"model": await self._name(), **text})
+        try:
+            self._window = int(answer["max_model_len"])
+            return [int(token) for token in answer["tokens"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{self._http.address} answered /tokenize in a shape that is not vLLM's; for other servers use OpenAICompatible"
+            ) from error
+
+    async def _detokenize(self, ids: list[int]) -> str:
+        answer = await self._http.post("/detokenize", {"model": await self._name(), "tokens": ids})
+        try:
+            return str(answer["prompt"])
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{self._http.address} answered /detokenize in a shape that is not vLLM's") from error
+
+
+def _with_advice(error: ModelRefused) -> ModelRefused:
+    if "Not Found" not in str(error):
+        return error
+    return ModelRefused(
+        f"{error}; start the server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True to load adapters at run time"
+    )

@@ -1,0 +1,62 @@
+"""The step in which a model writes text that the user will read, and the room it has for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rag.core.errors import InputError, ModelError
+from rag.core.protocols import LanguageModel
+from rag.core.trace import TextDelta, emit, listening
+from rag.core.types import Generation, Prompt, Sampling
+
+
+async def write(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Generation:
+    """Let ``model`` continue ``prompt``; each piece goes out as a `TextDelta` when someone listens.
+
+    Without a listener the call is a plain `agenerate`, which models batch across questions. Raises `ModelError` if a stream breaks off.
+    """
+    if not listening():
+        return await model.agenerate(prompt, sampling)
+    pieces = model.astream(prompt, sampling)
+    try:
+        async for piece in pieces:
+            if isinstance(piece, Generation):
+                return piece
+            emit(TextDelta(piece))
+    finally:
+        close = getattr(pieces, "aclose", None)  # a cancelled run must free the model's slot now, not when memory is next swept
+        if close is not None:
+            await close()
+    raise ModelError(f"{model.name}: the stream ended without its generation; the connection may have been cut")
+
+
+async def most_that_fit(model: LanguageModel, prompt_with: Callable[[int], Prompt], most: int, max_tokens: int) -> int:
+    """The largest n in 0..``most`` such that ``prompt_with(n)`` leaves ``model`` room to write ``max_tokens``.
+
+    The prompt must grow with n. It is measured once if all fits, and about log2(``most``) times more if not. Raises `InputError` if not
+    even ``prompt_with(0)`` fits: then it is the question that is too long.
+    """
+    room = model.window - max_tokens
+    fits, too_many, trial, taken = -1, most + 1, most, 0
+    while too_many - fits > 1:
+        taken = await model.acount(prompt_with(trial))
+        if taken <= room:
+            fits = trial
+        else:
+            too_many = trial
+        trial = (fits + too_many) // 2
+    if fits < 0:
+        raise InputError(
+            f"the question is too long: its prompt takes {taken} tokens, and {model.name} has room for {max(room, 0)}"
+            f" (a window of {model.window} less max_tokens={max_tokens}); shorten it or lower max_tokens"
+        )
+    return fits
+
+
+def remarks(generation: Generation, max_tokens: int) -> list[str]:
+    """What the reader of an answer should know about how it was written: that it was cut off, or that it is empty."""
+    if not generation.text.strip():
+        return ["the model wrote no text"]
+    if generation.finish == "length":
+        return [f"the answer was cut off at max_tokens={max_tokens}"]
+    return []

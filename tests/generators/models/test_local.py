@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from generators.models.local import Local
+from rag.core.errors import InputError, MissingCapability, ModelError, PromptTooLong
+from rag.core.registry import configuration
+from rag.core.trace import Span, current_span
+from rag.core.types import Generation, Message, Sampling
+
+PROMPTS = ["the cat", "a stop string ends", "Paris is the capital of", "北京是", "z", "the dog ran to the cat and the dog ran to the cat"]
+
+
+def first_difference(a: Generation, b: Generation) -> float | None:
+    """How far apart the two best tokens were where two greedy texts part, or None if they do not."""
+    for x, y in zip(a.tokens, b.tokens, strict=False):
+        if x.id != y.id:
+            return x.top[0][2] - x.top[1][2]
+    return None if len(a.tokens) == len(b.tokens) else math.inf
+
+
+def test_batched_greedy_equals_one_by_one(tiny: Local) -> None:
+    sampling = Sampling(max_tokens=24, logprobs=2)
+    alone = [tiny.generate(prompt, sampling) for prompt in PROMPTS]
+    batched = tiny.generate_many(PROMPTS, sampling)
+    for one, other in zip(alone, batched, strict=True):
+        difference = first_difference(one, other)
+        assert difference is None or difference < 1e-4
+        if difference is None:
+            assert one.text == other.text
+            assert [t.logprob for t in one.tokens] == pytest.approx([t.logprob for t in other.tokens], abs=1e-4)
+
+
+def test_the_calls_of_a_batch_keep_their_own_sampling(tiny: Local) -> None:
+    samplings = [Sampling(max_tokens=n, logprobs=0, temperature=t, seed=5) for n, t in ((3, 0.0), (9, 0.8), (1, 0.0), (6, 1.2))]
+
+    async def together() -> list[Generation]:
+        return await asyncio.gather(*(tiny.agenerate("the cat", s) for s in samplings))
+
+    for sampling, generation in zip(samplings, asyncio.run(together()), strict=True):
+        assert [t.id for t in generation.tokens] == [t.id for t in tiny.generate("the cat", sampling).tokens]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_logprobs_are_those_of_a_plain_forward_pass(tiny: Local, plain: SimpleNamespace, prompt: str) -> None:
+    torch = pytest.importorskip("torch")
+    bias = {5: -3.0, 40: 2.0}
+    got = tiny.generate(prompt, Sampling(max_tokens=12, logprobs=3, temperature=0.7, top_p=0.9, seed=1, logit_bias=bias))
+    before = plain.tokenizer(prompt)["input_ids"]
+    with torch.inference_mode():
+        logits = plain.model(torch.tensor([before + [t.id for t in got.tokens]])).logits[0, len(before) - 1 : -1]
+    logprobs = logits.log_softmax(-1)
+    for token, row in zip(got.tokens, logprobs, strict=True):
+        assert token.logprob == pytest.approx(float(row[token.id]), abs=1e-4)
+        best = row.topk(3)
+        assert [i for i, _, _ in token.top] == best.indices.tolist()
+        assert [value for _, _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_tokens_tile_the_text_and_no_broken_character_is_shown(tiny: Local, seed: int) -> None:
+    got = tiny.generate("北京", Sampling(max_tokens=40, temperature=1.5, seed=seed, logprobs=0))
+    assert "".join(got.text[t.start : t.end] for t in got.tokens) == got.text
+    assert all(t.text == got.text[t.start : t.end] for t in got.tokens)
+    assert not got.text.endswith("�")
+    assert got.generated_tokens == len(got.tokens)
+
+
+def test_characters_of_several_tokens_belong_to_their_last_one(tiny: Local, plain: SimpleNamespace) -> None:
+    text = "好😀"
+    ids = plain.tokenizer(text)["input_ids"]
+    assert len(ids) > len(text)
+    got = tiny.score("the cat", text)
+    assert [t.id for t in got.tokens] == ids
+    assert [t.text for t in got.tokens if t.text] == ["好", "😀"]
+    assert (got.tokens[-1].start, got.tokens[-1].end) == (1, 2)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_stop_string_cuts_text_and_tokens(tiny: Local, prompt: str) -> None:
+    whole = tiny.generate(prompt, Sampling(max_tokens=30, logprobs=0))
+    assert len(whole.text) > 6
+    stop = whole.text[4:6]
+    cut = tiny.generate(prompt, Sampling(max_tokens=30, logprobs=0, stop=("never", stop)))
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.finish == "stop"
+    assert "".join(t.text for t in cut.tokens) == cut.text
+    assert cut.generated_tokens >= len(cut.tokens)
+
+
+def test_length_and_end_token_are_told_apart(tiny: Local, plain: SimpleNamespace) -> None:
+    assert tiny.generate("the cat", Sampling(max_tokens=3)).finish == "length"
+    end = plain.tokenizer.eos_token_id
+    ended = tiny.generate("the cat", Sampling(max_tokens=3, logit_bias={end: 100.0}, logprobs=0))
+    assert (ended.text, ended.finish, ended.generated_tokens) == ("", "stop", 1)
+    assert [(t.id, t.text) for t in ended.tokens] == [(end, "")]
+
+
+def test_a_seed_repeats_and_another_differs(tiny: Local) -> None:
+    def write(seed: int | None) -> str:
+        return tiny.generate("the cat", Sampling(max_tokens=30, temperature=1.0, seed=seed)).text
+
+    assert write(1) == write(1)
+    assert len({write(seed) for seed in (1, 2, 3, 4)}) > 1
+    assert len({write(None) for _ in range(4)}) > 1
+
+
+def test_a_tiny_top_p_is_greedy(tiny: Local) -> None:
+    greedy = tiny.generate("the cat", Sampling(max_tokens=20)).text
+    assert tiny.generate("the cat", Sampling(max_tokens=20, temperature=1.0, top_p=1e-6, seed=3)).text == greedy
+
+
+def test_top_p_draws_only_from_the_smallest_set_that_reaches_it(tiny: Local, plain: SimpleNamespace) -> None:
+    torch = pytest.importorskip("torch")
+    with torch.inference_mode():
+        row = plain.model(torch.tensor([plain.tokenizer("the cat")["input_ids"]])).logits[0, -1].softmax(-1)
+    ranked = row.sort(descending=True)
+    size = int((ranked.values.cumsum(-1) < 0.6).sum()) + 1
+    drawn = {tiny.generate("the cat", Sampling(1, 1.0, 0.6, seed=s, logprobs=0)).tokens[0].id for s in range(60)}
+    assert drawn <= set(ranked.indices[:size].tolist())
+    assert len(drawn) > 1
+
+
+def test_logit_bias_forces_and_forbids(tiny: Local, plain: SimpleNamespace) -> None:
+    forced = plain.tokenizer("cat")["input_ids"][-1]
+    got = tiny.generate("the", Sampling(max_tokens=4, logprobs=0, logit_bias={forced: 100.0}))
+    assert [t.id for t in got.tokens] == [forced] * 4
+    best = tiny.generate("the", Sampling(max_tokens=1, logprobs=0)).tokens[0].id
+    assert tiny.generate("the", Sampling(max_tokens=1, logprobs=0, logit_bias={best: -100.0})).tokens[0].id != best
+
+
+def test_logit_bias_beyond_the_vocabulary(tiny: Local) -> None:
+    with pytest.raises(InputError, match="token 99999.*0 to 299"):
+        tiny.generate("the", Sampling(logit_bias={99999: 1.0}))
+
+
+def test_score_is_the_sum_of_log_softmax(tiny: Local, plain: SimpleNamespace) -> None:
+    torch = pytest.importorskip("torch")
+    pairs = [("the cat", " sat on the mat"), ("Paris is", "北京"), ("a", "b"), ("the dog ran to", " the cat" * 8)]
+
+    async def together() -> list[Generation]:
+        return await asyncio.gather(*(tiny.ascore(*pair) for pair in pairs))
+
+    for (prompt, continuation), got in zip(pairs, asyncio.run(together()), strict=True):
+        before, after = plain.tokenizer(prompt)["input_ids"], plain.tokenizer(continuation)["input_ids"]
+        with torch.inference_mode():
+            logprobs = plain.model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1].log_softmax(-1)
+        expected = [float(row[token]) for row, token in zip(logprobs, after, strict=True)]
+        assert [t.logprob for t in got.tokens] == pytest.approx(expected, abs=1e-4)
+        assert got.logprob == pytest.approx(sum(expected), abs=1e-3)
+        assert got.text == "".join(t.text for t in got.tokens) == continuation
+
+
+def test_score_agrees_with_generate(tiny: Local) -> None:
+    ascii_only = dict.fromkeys([0, 1, *range(96, 260)], -100.0)
+    compared = 0
+    for prompt in PROMPTS:
+        written = tiny.generate(prompt, Sampling(max_tokens=4, logprobs=0, logit_bias=ascii_only))
+        scored = tiny.score(prompt, written.text)
+        if [t.id for t in scored.tokens] == [t.id for t in written.tokens]:  # else the text is not tokenised as it was written
+            compared += 1
+            assert scored.logprob == pytest.approx(written.logprob, abs=1e-3)
+    assert compared
+
+
+@pytest.mark.parametrize("stop", [(), ("a",), ("at", "the")])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_streamed_pieces_join_to_the_generation(tiny: Local, prompt: str, stop: tuple[str, ...]) -> None:
+    sampling = Sampling(max_tokens=30, stop=stop, logprobs=0)
+    *pieces, last = tiny.stream(prompt, sampling)
+    assert isinstance(last, Generation)
+    assert "".join(str(piece) for piece in pieces) == last.text == tiny.generate(prompt, sampling).text
+    assert all(isinstance(piece, str) and piece for piece in pieces)
+
+
+def test_a_stream_that_is_left_early_stops_the_row(tiny: Local) -> None:
+    async def leave() -> str:
+        stream = tiny.astream("the cat", Sampling(max_tokens=100))
+        async for piece in stream:
+            await stream.aclose()  # type: ignore[attr-defined]
+            return str(piece)
+        return ""
+
+    assert asyncio.run(leave())
+    assert tiny.generate("the cat", Sampling(max_tokens=2)).generated_tokens == 2
+
+
+def test_a_cancelled_call_leaves_the_others_alone(tiny: Local) -> None:
+    async def cancel() -> tuple[list[Generation], bool]:
+        tasks = [asyncio.ensure_future(tiny.agenerate(prompt, Sampling(max_tokens=60))) for prompt in PROMPTS]
+        await asyncio.sleep(0.02)
+        tasks[0].cancel()
+        rest = await asyncio.gather(*tasks[1:])
+        await asyncio.wait([tasks[0]])
+        return rest, tasks[0].cancelled() or tasks[0].done()
+
+    rest, ended = asyncio.run(cancel())
+    assert ended
+    assert [g.text for g in rest] == [tiny.generate(p, Sampling(max_tokens=60)).text for p in PROMPTS[1:]]
+
+
+def test_chat_prompts_are_rendered_once(tiny: Local, plain: SimpleNamespace) -> None:
+    messages = [Message("system", "a"), Message("user", "the cat")]
+    rendered = "<|start|>system\na<|end|><|start|>user\nthe cat<|end|><|start|>assistant\n"
+    assert tiny.count(messages) == len(plain.tokenizer(rendered)["input_ids"])
+    assert tiny.generate(messages, Sampling(max_tokens=8)).text == tiny.generate(rendered, Sampling(max_tokens=8)).text
+
+
+def test_prompts_up_to_the_window(tiny: Local) -> None:
+    assert tiny.window == 128
+    word = "z"
+    assert tiny.count(word) == 1
+    full = tiny.generate(word * 127, Sampling(max_tokens=50))
+    assert (full.prompt_tokens, full.generated_tokens, full.finish) == (127, 1, "length")
+    with pytest.raises(PromptTooLong, match="128 tokens.*holds 128"):
+        tiny.generate(word * 128)
+    assert len(tiny.score(word * 100, word * 28).tokens) == 28
+    with pytest.raises(PromptTooLong):
+        tiny.score(word * 100, word * 29)
+
+
+def test_empty_continuation(tiny: Local) -> None:
+    with pytest.raises(InputError, match="continuation is empty"):
+        tiny.score("a", "")
+
+
+def test_counters_reach_the_span_of_the_caller(tiny: Local) -> None:
+    async def run() -> Span:
+        span = Span("test")
+        current_span.set(span)
+        await tiny.agenerate("the cat", Sampling(max_tokens=3))
+        await tiny.ascore("the cat", " sat")
+        return span
+
+    counts = asyncio.run(run()).counts
+    assert counts["calls"] == 2
+    assert counts["generated_tokens"] == 3
+    assert counts["prompt_tokens"] == 2 * tiny.count("the cat") + tiny.count(" sat")
+
+
+def test_no_tokens_unless_asked(tiny: Local) -> None:
+    assert tiny.generate("the cat", Sampling(max_tokens=3)).tokens == ()
+
+
+def test_batches_are_larger_than_one(tiny_folder: Any) -> None:
+    model = Local(str(tiny_folder), device="cpu", max_batch=4)
+    model.generate("a", Sampling(max_tokens=1))
+    sizes: list[int] = []
+    work = model._batcher.work
+    model._batcher.work = lambda jobs: sizes.append(len(jobs)) or work(jobs)  # type: ignore[func-returns-value]
+    model.generate_many(["the cat"] * 12, Sampling(max_tokens=2))
+    assert sum(sizes) == 12
+    assert max(sizes) > 1
+    assert max(sizes) <= 4
+
+
+def test_arguments_are_checked_and_kept(tiny_folder: Any) -> None:
+    assert configuration(Local("x", max_batch=3)) == {"model": "x", "max_batch": 3}
+    with pytest.raises(InputError, match="dtype is one of"):
+        Local(dtype="int8")
+    with pytest.raises(InputError, match="max_batch"):
+        Local(max_batch=0)
+    with pytest.raises(MissingCapability, match="VLLM"):
+        Local(adapter="mine")
+    with pytest.raises(MissingCapability, match="merge"):
+        Local(str(tiny_folder)).with_adapter("mine")
+    assert Local().capabilities == {"logprobs", "score", "logit_bias"}
+
+
+def test_a_folder_that_holds_no_model(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match=r"config\.json"):
+        Local(str(tmp_path)).generate("a")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot load the model"):
+        Local(str(tmp_path)).generate("a")
+
+
+def test_a_model_without_a_chat_template(tiny_folder: Any) -> None:
+    model = Local(str(tiny_folder), device="cpu")
+    model._loaded().tokenizer.chat_template = None
+    with pytest.raises(MissingCapability, match="chat template"):
+        model.generate([Message("user", "hi")])
+
+
+def test_a_device_that_is_not_there(tiny_folder: Any) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        Local(str(tiny_folder), device="nowhere").generate("a")
+
+
+def test_the_embedded_model_answers(embedded: Local) -> None:
+    got = embedded.generate([Message("user", "What is the capital of France?")], Sampling(max_tokens=20, logprobs=1))
+    assert "Paris" in got.text
+    assert got.finish == "stop"
+    assert "<|" not in got.text
+    assert embedded.window == 8192
+    assert embedded.score("The capital of France is", " Paris").logprob > embedded.score("The capital of France is", " Banana").logprob
