@@ -1,0 +1,127 @@
+"""One chat completion, whole or as a stream of chunks, in OpenAI's format. graft's own part stands under the key ``graft``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag.core.engine import Run
+from rag.core.trace import Span, TextDelta
+from rag.core.types import Answer
+from rag.serve.describe import as_answer, describe_answer
+from rag.serve.errors import RequestError, to_request_error
+from rag.serve.waiting import GivenUp, unless
+
+log = logging.getLogger("graft.serve")
+Stop = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What all chunks of one answer share."""
+
+    model: str
+    remarks: list[str]
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, run: Run) -> dict[str, Any]:
+        """The answer in one piece. Raises the run's error."""
+        answer = as_answer(run.value)
+        message = {"role": "assistant", "content": answer.text, "refusal": None, "graft": self._graft(answer)}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(run.trace)}
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        """One piece of a stream."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**self._head("chat.completion.chunk"), "choices": [choice]}
+
+    def last(self, answer: Answer, revised: bool) -> dict[str, Any]:
+        """The piece that ends the text. ``revised``: the final text is not what was streamed, so it is given in full."""
+        graft = self._graft(answer)
+        if revised:
+            graft["text"] = answer.text
+            graft["notes"].append("the text was revised after it was streamed; the final text is in graft.text")
+        return {**self.chunk({}, "stop"), "graft": graft}
+
+    def usage_chunk(self, trace: Span) -> dict[str, Any]:
+        """The piece that `stream_options.include_usage` asks for."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(trace)}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _graft(self, answer: Answer) -> dict[str, Any]:
+        described = describe_answer(answer)
+        return {**described, "notes": [*described["notes"], *self.remarks]}
+
+
+def usage(trace: Span) -> dict[str, int]:
+    """Tokens of every model call of the run."""
+    prompt, generated = int(trace.total("prompt_tokens")), int(trace.total("generated_tokens"))
+    return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
+
+
+async def first_words(events: AsyncIterator[Any]) -> TextDelta | Run:
+    """The first event that the caller sees. A run that fails before it wrote anything raises here, while a status can still be sent."""
+    async for event in events:
+        if isinstance(event, TextDelta):
+            return event
+        if isinstance(event, Run):
+            _ = event.value
+            return event
+    raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
+
+
+async def stream(
+    completion: Completion, first: TextDelta | Run, events: AsyncIterator[Any], include_usage: bool, stop: Stop
+) -> AsyncIterator[str]:
+    """The chunks as JSON texts, ``[DONE]`` last. An error becomes an event of its own; ``stop`` ends the run with such an event."""
+    try:
+        yield _dump(completion.chunk({"role": "assistant", "content": ""}))
+        streamed: list[str] = []
+        event = first
+        while not isinstance(event, Run):
+            if isinstance(event, TextDelta) and event.text:
+                streamed.append(event.text)
+                yield _dump(completion.chunk({"content": event.text}))
+            event = await unless(_awaited(stop), _next(events))
+        answer = as_answer(event.value)
+        sent = "".join(streamed)
+        if answer.text.startswith(sent) and answer.text != sent:
+            yield _dump(completion.chunk({"content": answer.text[len(sent) :]}))
+        yield _dump(completion.last(answer, revised=not answer.text.startswith(sent)))
+        if include_usage:
+            yield _dump(completion.usage_chunk(event.trace))
+    except GivenUp:
+        yield _dump(RequestError(503, "the server is shutting down", type="server_error", code="shutting_down").body())
+    except Exception as error:
+        yield _dump(to_request_error(error).body())
+    finally:
+        await close(events)
+    yield "[DONE]"
+
+
+async def close(events: AsyncIterator[Any]) -> None:
+    """End the run behind ``events``, if it still goes on."""
+    aclose = getattr(events, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+async def _next(events: AsyncIterator[Any]) -> Any:
+    return await anext(events)
+
+
+async def _awaited(stop: Stop) -> object:
+    return await stop()
+
+
+def _dump(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))

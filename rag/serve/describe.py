@@ -1,0 +1,52 @@
+"""Answers and hits as plain data, for JSON: one shape for the server, the command line and whoever reads their output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rag.core.types import Answer, Citation, Hit
+
+
+def describe_hit(hit: Hit, number: int) -> dict[str, Any]:
+    """``number`` is what the marker "[number]" refers to, from 1."""
+    passage = hit.passage
+    return {
+        "number": number,
+        "id": passage.id,
+        "document": passage.document,
+        "title": passage.title,
+        "text": passage.text,
+        "start": passage.start,
+        "end": passage.end,
+        "metadata": dict(passage.metadata),
+        "score": hit.score,
+        "retriever": hit.retriever,
+    }
+
+
+def describe_citation(citation: Citation) -> dict[str, Any]:
+    """``start`` and ``end`` are character offsets of the marker in the answer's text."""
+    return {
+        "number": citation.number,
+        "id": citation.passage.id,
+        "document": citation.passage.document,
+        "start": citation.start,
+        "end": citation.end,
+        "supported": round(citation.supported, 4),
+        "valid": citation.valid,
+    }
+
+
+def describe_answer(answer: Answer) -> dict[str, Any]:
+    """Everything but the text: sources, citations, notes and whether it is a refusal."""
+    return {
+        "sources": [describe_hit(hit, number) for number, hit in enumerate(answer.sources, 1)],
+        "citations": [describe_citation(citation) for citation in answer.citations],
+        "notes": list(answer.notes),
+        "refused": answer.refused,
+    }
+
+
+def as_answer(value: object) -> Answer:
+    """What a pipeline returned, as an `Answer`: a pipeline may also end in plain text or in anything that can be written as text."""
+    return value if isinstance(value, Answer) else Answer(value if isinstance(value, str) else str(value))

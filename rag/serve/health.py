@@ -1,0 +1,65 @@
+"""Whether the server can answer now."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rag.core.errors import GraftError, MissingCapability
+from rag.serve.inspection import corpora_of, models_of
+
+if TYPE_CHECKING:
+    from rag.core.pipeline import Pipeline
+    from rag.core.protocols import LanguageModel, Retriever
+
+PROBE_SECONDS = 5.0
+FRESH_SECONDS = 2.0
+"""An answer younger than this is given again, so that the open route cannot be used to keep the model server busy."""
+
+
+class Health:
+    """Asks every model to count the tokens of one word, and every corpus for its size."""
+
+    def __init__(self, pipelines: dict[str, Pipeline]) -> None:
+        self._models = list({id(m): m for p in pipelines.values() for m in models_of(p)}.values())
+        self._corpora = list({id(c): c for p in pipelines.values() for c in corpora_of(p)}.values())
+        self._lock = asyncio.Lock()
+        self._known: tuple[float, dict[str, Any]] | None = None
+
+    async def warm(self, retriever: Retriever | None) -> None:
+        """Load what is loaded on first use, so that it is not the first caller who waits. A failure shows at the next health check."""
+        for model in self._models:
+            with suppress(Exception):
+                await model.acount("health")
+        if retriever is not None and self._corpora:
+            with suppress(Exception):
+                await retriever.asearch("health", k=1)
+
+    async def check(self) -> dict[str, Any]:
+        """``{"status": "ok" | "unavailable", "passages", "models"}``; the reasons are in the log, not here."""
+        async with self._lock:
+            if self._known is None or time.monotonic() - self._known[0] > FRESH_SECONDS:
+                models = await asyncio.gather(*(self._model(model) for model in self._models))
+                passages, whole = await asyncio.to_thread(self._passages)
+                ok = whole and all(entry["status"] == "ok" for entry in models)
+                self._known = (time.monotonic(), {"status": "ok" if ok else "unavailable", "passages": passages, "models": models})
+            return self._known[1]
+
+    async def _model(self, model: LanguageModel) -> dict[str, str]:
+        kind = type(model).__name__
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await model.acount("health")
+                return {"type": kind, "name": await asyncio.to_thread(lambda: model.name), "status": "ok"}
+        except MissingCapability:  # a server that counts no tokens; it is asked when a question comes
+            return {"type": kind, "name": await asyncio.to_thread(lambda: model.name), "status": "ok"}
+        except (GraftError, TimeoutError, OSError):
+            return {"type": kind, "status": "unavailable"}
+
+    def _passages(self) -> tuple[int, bool]:
+        try:
+            return sum(len(corpus) for corpus in self._corpora), True
+        except (GraftError, OSError):
+            return 0, False

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rag.core.errors import ConfigError
+from tests.rag.cli.conftest import Rag
+
+COMMANDS = ("index", "ask", "demo", "serve", "draw", "doctor")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_an_example(rag: Rag, command: str) -> None:
+    result = rag(*filter(None, [command]), "--help")
+    assert result.exit_code == 0
+    assert f"Example:  rag {command}".strip() in result.stdout
+
+
+def test_version(rag: Rag) -> None:
+    import rag as package
+
+    assert rag("--version").stdout == f"graft-rag {package.__version__}\n"
+
+
+def fail(error: BaseException) -> object:
+    def run(*_: object) -> None:
+        raise error
+
+    return run
+
+
+def test_an_error_of_graft_is_one_line_and_2(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.cli.checks.all_checks", fail(ConfigError("there is\nno \x1b[31mred")))
+    result = rag("doctor")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "error: there is no �[31mred\n")
+    result = rag("--debug", "doctor")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert "rag.core.errors.ConfigError" in result.stderr
+
+
+def test_anything_else_is_an_internal_error_and_1(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.cli.checks.all_checks", fail(ZeroDivisionError("oops")))
+    result = rag("doctor")
+    assert (result.exit_code, result.stderr) == (1, "internal error: ZeroDivisionError: oops (run `rag --debug …` for the traceback)\n")
+    result = rag("--debug", "doctor")
+    assert "Traceback" in result.stderr
+    assert "ZeroDivisionError: oops" in result.stderr
+
+
+def test_ctrl_c_is_130(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.cli.checks.all_checks", fail(KeyboardInterrupt()))
+    result = rag("doctor")
+    assert (result.exit_code, result.stderr) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["ask", "--nothing"], ["index", "docs"], ["ask", "q", "-k", "0"], ["ask", "q", "-k", "1.5"]]
+)
+def test_usage_errors_are_2(rag: Rag, arguments: list[str]) -> None:
+    result = rag(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
+    many = "".join(f"  n{number}: {{type: First}}\n" for number in range(900))
+    edges = "".join(f"  - n{number} -> n{number + 1}\n" for number in range(899))
+    (tmp_path / "p.yaml").write_text(f"nodes:\n{many}edges:\n{edges}")
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "rag.cli.main", "draw", str(tmp_path / "p.yaml")]
+    process = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    os.close(read)
+    _, stderr = process.communicate(timeout=60)
+    assert stderr == b""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom rag.cli.main import app\n"
+        "try:\n    app(['--help'], prog_name='rag')\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'numpy', 'faiss', 'fastapi', 'pydantic', 'httpx', 'yaml') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_no_colour_codes_away_from_a_terminal(shelf: Path) -> None:
+    command = [sys.executable, "-m", "rag.cli.main", "index", str(shelf.parent / "docs"), "--out", str(shelf)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "unchanged" in result.stdout
+    assert "\x1b" not in result.stdout + result.stderr

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.rag.cli.conftest import Rag
+from tests.rag.serve.parts import Scripted
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `rag serve` hands to uvicorn, which is not started."""
+    import uvicorn
+
+    given: dict[str, Any] = {}
+
+    def run(app: Any, **options: Any) -> None:
+        given.update(options, app=app)
+
+    monkeypatch.setattr(uvicorn, "run", run)
+    return given
+
+
+def test_a_corpus_is_served_and_retrieves_more_than_the_model_reads(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]) -> None:
+    result = rag("serve", "--corpus", shelf, "-k", "1")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (served["host"], served["port"]) == ("127.0.0.1", 8080)
+    http = TestClient(served["app"])
+    body = {"model": "graft", "messages": [{"role": "user", "content": "suit capsule minutes"}]}
+    assert len(http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["graft"]["sources"]) == 1
+    assert len(http.post("/v1/retrieve", json={"query": "suit capsule minutes", "k": 50}).json()["hits"]) == 2
+    assert http.get("/healthz").json()["passages"] == 2
+
+
+def test_the_key_comes_from_the_environment(
+    rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = rag("serve", "--corpus", shelf, "--api-key-env", "NO_SUCH_KEY")
+    assert (result.exit_code, "NO_SUCH_KEY" in result.stderr, served) == (2, True, {})
+    monkeypatch.setenv("MY_KEY", "secret-value")
+    result = rag("serve", "--corpus", shelf, "--api-key-env", "MY_KEY", "--host", "0.0.0.0")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert TestClient(served["app"]).get("/v1/models").status_code == 401
+
+
+def test_an_open_address_without_a_key_is_warned_of(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]) -> None:
+    assert "warning: anyone who reaches 0.0.0.0:8080 may ask" in rag("serve", "--corpus", shelf, "--host", "0.0.0.0").stderr
+
+
+def test_what_to_serve_must_be_named_once(rag: Rag, shelf: Path, tmp_path: Path, served: dict[str, Any]) -> None:
+    assert rag("serve").exit_code == 2
+    result = rag("serve", tmp_path / "p.yaml", "--corpus", shelf)
+    assert (result.exit_code, "--corpus" in result.stderr) == (2, True)
+    assert served == {}
+
+
+def test_a_real_server_answers_and_stops_on_sigterm(shelf: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(f"nodes:\n  search: {{type: BM25, corpus: {{type: Corpus, path: {shelf}}}, k: 1}}\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "rag.cli.main", "serve", str(tmp_path / "p.yaml"), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                health = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30))
+                break
+            except urllib.error.URLError:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert health == {"status": "ok", "passages": 2, "models": []}
+        body = json.dumps({"model": "graft", "stream": True, "messages": [{"role": "user", "content": "capsule"}]}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/chat/completions", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            text = reply.read().decode()
+        assert "travel.md" in text
+        assert text.endswith("data: [DONE]\n\n")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+    assert "Traceback" not in stderr
+    assert process.returncode in (0, -signal.SIGTERM)
