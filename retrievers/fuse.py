@@ -53,12 +53,15 @@ class Fuse:
         self.weights = weights
         self.constant = constant
 
-    def run(self, *rankings: list[Hit]) -> list[Hit]:
-        """Return at most ``k`` hits, best first; [] only if every ranking is empty.
+    def run(self, *rankings: list[Hit], k: int | None = None) -> list[Hit]:
+        """Return at most ``k`` hits (the constructor's if None), best first; [] only if every ranking is empty.
 
         Raises `InputError` if there is no ranking, if the number of weights differs from the number of rankings, if one passage id stands
         for two texts (rankings of different corpora), or if a score is not finite (``method="weighted"``).
         """
+        k = self.k if k is None else k
+        if k < 1:
+            raise InputError(f"Fuse: k must be at least 1, not {k}")
         weights = self._weights_for(len(rankings))
         candidates: dict[str, _Candidate] = {}
         for number, (ranking, weight) in enumerate(zip(rankings, weights, strict=True), start=1):
@@ -75,7 +78,7 @@ class Fuse:
         # fsum is exact, so equal weights give the same scores in whatever order the rankings come; the sort is stable: seen first wins.
         ordered = sorted(candidates.values(), key=lambda c: (-math.fsum(c.shares), c.best_rank))
         name = _name(rankings)
-        return [replace(c.hit, score=math.fsum(c.shares), rank=rank, retriever=name) for rank, c in enumerate(ordered[: self.k], start=1)]
+        return [replace(c.hit, score=math.fsum(c.shares), rank=rank, retriever=name) for rank, c in enumerate(ordered[:k], start=1)]
 
     def _weights_for(self, number: int) -> Sequence[float]:
         if number == 0:

@@ -1,13 +1,14 @@
 """``rag``: index documents, ask them, serve them.
 
 Exit codes: 0 all went well; 1 a check failed, or an internal error; 2 something about the call, its inputs or its parts is wrong, and the
-message says what; 130 stopped by Ctrl-C.
+message says what; 130 stopped by Ctrl-C; 141 the reader of our output went away.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,9 @@ from typer.core import TyperGroup
 
 from rag.cli import ask, demo, doctor, draw, index, serve
 from rag.core.errors import GraftError
+
+_STOPPED = 130
+_PIPE_CLOSED = 141
 
 
 class _Group(TyperGroup):
@@ -25,10 +29,9 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-            raise typer.Exit(0) from None
+            raise typer.Exit(_PIPE_CLOSED) from None
         except KeyboardInterrupt:
-            raise _failed("stopped", None, False, 130) from None
+            raise _failed("stopped", None, False, _STOPPED) from None
         except GraftError as error:
             raise _failed("error", error, ctx.params.get("debug", False), 2) from None
         except (typer.Exit, typer.Abort, typer.exceptions.TyperException):
@@ -94,7 +97,15 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """The console script."""
-    app(prog_name="rag")
+    try:
+        app(prog_name="rag")
+    except SystemExit as end:
+        if end.code not in (_STOPPED, _PIPE_CLOSED):
+            raise
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+            sys.stdout.flush()
+        os._exit(int(end.code))  # a model may still compute in a native thread, which would abort an orderly end
 
 
 if __name__ == "__main__":

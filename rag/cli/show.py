@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rag.cli.console import err, out, plain, write
+from rag.core.sync import run_sync
 from rag.core.trace import TextDelta
 from rag.core.types import Answer
 from rag.serve.describe import as_answer, describe_answer
@@ -19,23 +20,28 @@ _SNIPPET = 160
 
 def stream_answer(pipeline: Pipeline, question: str, inputs: dict[str, Any]) -> tuple[Run, Answer]:
     """Run the pipeline and print the answer's text as it is written. Raises the run's error, after a line end."""
-    streamed = ""
+    streamed: list[str] = []
     waiting = err().status("reading …")
-    waiting.start()  # shows nothing unless stderr is a terminal
-    try:
-        for event in pipeline.stream(question, **inputs):
+
+    async def follow() -> Run:
+        async for event in pipeline.astream(question, **inputs):
             if isinstance(event, TextDelta):
                 waiting.stop()
                 write(event.text)
-                streamed += event.text
-        run: Run = event
+                streamed.append(event.text)
+        return event  # type: ignore[no-any-return]
+
+    waiting.start()  # shows nothing unless stderr is a terminal
+    try:
+        run = run_sync(follow())  # Ctrl-C here cancels the run
     finally:
         waiting.stop()
-    if not run.ok and streamed:
+    sent = "".join(streamed)
+    if not run.ok and sent:
         write("\n")
     answer = as_answer(run.value)
-    if answer.text.startswith(streamed):
-        write(answer.text[len(streamed) :] + "\n")
+    if answer.text.startswith(sent):
+        write(answer.text[len(sent) :] + "\n")
     else:
         write(f"\n\n{answer.text}\n")  # revised after it was streamed
     return run, answer

@@ -13,7 +13,7 @@ _CJK = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uff00-\uffef\u3000
 _CLOSERS = r"[\"')\]}”’」』）》〉】]*+(?:\[\w[\w ,]{0,30}\])*+"  # then note marks: "ended.[12]", "ended.[citation needed]"
 
 # A run of stops is tried once, at its first character: without the look-behind "....." would cost quadratic time.
-_CJK_END = re.compile(rf"(?<![。！？｡…])(?:[。！？｡][。！？!?｡…]*+|……++|(?<=[{_CJK}])[.!?](?=[{_CJK}])){_CLOSERS}\s*+")
+_CJK_END = re.compile(rf"(?<![。！？｡…])(?:[。！？｡][。！？!?｡…]*+|……++|(?<=[{_CJK}])(?:[!?](?=\w)|\.(?=[{_CJK}]))){_CLOSERS}\s*+")
 _LATIN_END = re.compile(rf"(?<![.!?…।؟۔])([.!?…।؟۔]++){_CLOSERS}(?:\s++|\Z)")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*+\n\s*+")
 _WORD_BEFORE = re.compile(r"[\w.&]+\Z")

@@ -73,7 +73,7 @@ def _strictly(data: bytes, encoding: str, name: str) -> str:
 
 
 def _wide(data: bytes, name: str) -> str:
-    """UTF-16 without a byte order mark, told by where its zero bytes stand; anything else with zero bytes (ASCII with a few, too) is binary."""
+    """UTF-16 without a byte order mark, told by where its zero bytes stand; all else with zero bytes (ASCII with a few, too) is binary."""
     sample = data[: _SAMPLE & ~1]
     stray = sample.count(0) < len(sample) / 4 and len(_ASCII.findall(sample)) > 0.8 * len(sample)
     encoding = "utf-16-le" if sample[1::2].count(0) >= sample[::2].count(0) else "utf-16-be"

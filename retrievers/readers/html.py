@@ -37,8 +37,8 @@ def read_html(content: Content) -> Iterator[Document]:
     """Yield the one document of an HTML page, as Markdown.
 
     The text is that of ``<main>`` (or of the only ``<article>``) if the page has one, else of the body; where that holds only
-    navigation, all that is visible. The title is ``<title>``, else the first ``<h1>``, else the file's stem. Raises `ReadError` for binary or
-    undecodable bytes and for a page without text.
+    navigation, all that is visible. The title is ``<title>``, else the first ``<h1>``, else the file's stem. Raises `ReadError` for
+    binary or undecodable bytes, for a page without text and for one nested beyond the parser's limit.
     """
     path = str(content.path)
     refuse_binary(content.data, path)
@@ -66,9 +66,13 @@ def _parse(text: str, path: str) -> Any:
         raise MissingDependency("reading HTML needs lxml; pip install 'graft-rag'") from error
     parser = html.HTMLParser(encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True)
     try:
-        return html.document_fromstring(text.encode(), parser=parser)
+        page = html.document_fromstring(text.encode(), parser=parser)
     except (etree.LxmlError, ValueError, AssertionError) as error:
         raise ReadError(f"{path}: is not HTML ({error})") from error
+    limits = [entry.message for entry in parser.error_log if entry.type_name == "ERR_RESOURCE_LIMIT"]
+    if limits:  # the parser drops what lies beyond its limits and goes on
+        raise ReadError(f"{path}: is nested too deeply to be read whole ({limits[0].partition(',')[0].lower()})")
+    return page
 
 
 def _main(body: Any) -> Any:

@@ -55,7 +55,7 @@ def _documents(text: str, content: Content) -> Iterator[tuple[int, Document]]:
 
 
 def _document(line: str, number: int, content: Content) -> Document:
-    record = json.loads(line, parse_constant=_no_constant)
+    record = _JSON.decode(line)
     if not isinstance(record, dict):
         raise ValueError(f"it holds {_type(record)}, not an object")
     field = next((name for name in _TEXT_FIELDS if name in record), None)
@@ -80,6 +80,9 @@ def _document(line: str, number: int, content: Content) -> Document:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON; write null")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _type(value: Any) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.retrievers.stubs import HashEncoder, LineChunker
 
 from retrievers.corpus import Corpus
+from tests.retrievers.stubs import HashEncoder, LineChunker
 
 
 @pytest.fixture

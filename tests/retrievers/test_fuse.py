@@ -141,3 +141,10 @@ def test_one_id_for_two_texts_is_an_error():
 def test_it_is_a_component_that_can_be_read_back():
     assert registered("Fuse") is Fuse
     assert configuration(Fuse(k=3, weights=[1, 2])) == {"k": 3, "weights": [1, 2]}
+
+
+def test_a_call_may_ask_for_another_k() -> None:
+    ranking = [Hit(Passage(str(i), f"text {i}"), 1.0, i) for i in range(1, 9)]
+    assert len(Fuse(k=3).run(ranking, k=5)) == 5
+    with pytest.raises(InputError, match="k must be at least 1, not 0"):
+        Fuse(k=3).run(ranking, k=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,10 @@ _CORPUS = [
     "Paris is the capital of France",
     "北京是中国的首都",
 ]
-_TEMPLATE = "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+_TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     special = ["<|start|>", "<|end|>"]
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     base.train_from_iterator(_CORPUS, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, bos_token="<|start|>", eos_token="<|end|>", pad_token="<|end|>")
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=base, bos_token="<|start|>", eos_token="<|end|>", pad_token="<|end|>")  # type: ignore[no-untyped-call]
     tokenizer.chat_template = _TEMPLATE
     tokenizer.save_pretrained(folder)
     torch.manual_seed(7)
@@ -80,7 +82,7 @@ def embedded() -> Local:
 
 
 @pytest.fixture
-def script() -> Iterator[Any]:
+def script() -> Any:
     """A scripted server: a list of answers (or exceptions) given in turn, and the requests that came."""
     httpx = pytest.importorskip("httpx")
 
@@ -104,4 +106,4 @@ def script() -> Iterator[Any]:
         def transport(self) -> Any:
             return httpx.MockTransport(self.handle)
 
-    yield Script()
+    return Script()

@@ -63,7 +63,7 @@ def test_max_tokens_is_cut_to_what_is_left() -> None:
 
 
 def test_a_prompt_that_fills_the_window_is_too_long() -> None:
-    with pytest.raises(PromptTooLong, match="takes 100 tokens.*window of m holds 100"):
+    with pytest.raises(PromptTooLong, match=r"takes 100 tokens.*window of m holds 100"):
         fitted(Sampling(), 100, 100, "m")
 
 

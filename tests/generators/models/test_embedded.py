@@ -99,7 +99,7 @@ def test_a_hub_id_is_left_to_transformers(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "./missing", "/missing/model", "~/missing-model", "a/b/c", "a b", "../x", "-x", "x\x00y"])
 def test_other_names_say_what_is_allowed(name: str) -> None:
-    with pytest.raises(InputError, match="'smollm2'.*folder.*Hugging Face"):
+    with pytest.raises(InputError, match=r"'smollm2'.*folder.*Hugging Face"):
         resolve(name)
 
 

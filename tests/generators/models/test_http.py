@@ -82,7 +82,7 @@ def test_a_lasting_failure_names_the_address_without_its_password(script: Any) -
 
 def test_no_retries_means_one_attempt(script: Any) -> None:
     script.answers = [httpx.Response(500, text="oops")]
-    with pytest.raises(ModelUnavailable, match="one attempt.*HTTP 500: oops"):
+    with pytest.raises(ModelUnavailable, match=r"one attempt.*HTTP 500: oops"):
         post(client(script, retries=0))
 
 
@@ -166,10 +166,10 @@ def test_the_key_is_sent_and_never_shown(script: Any, monkeypatch: pytest.Monkey
 
 def test_a_missing_key(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
-    with pytest.raises(ConfigError, match="MY_KEY.*not set"):
+    with pytest.raises(ConfigError, match=r"MY_KEY.*not set"):
         post(client(script, api_key_env="MY_KEY"))
     script.answers = [httpx.Response(401, json={"error": {"message": "no key"}})]
-    with pytest.raises(ModelRefused, match="MY_KEY.*not set"):
+    with pytest.raises(ModelRefused, match=r"MY_KEY.*not set"):
         post(client(script, api_key_env="MY_KEY", key_required=False))
     assert script.requests[0].headers["authorization"].startswith("Basic")  # the user and password of the address
 
@@ -235,7 +235,7 @@ def test_a_stream_that_breaks_before_its_first_event_is_asked_for_again(script: 
 def test_a_stream_that_breaks_later_is_not_repeated(script: Any) -> None:
     script.answers = [httpx.Response(200, content=b'data: {"a":1}\n\ndata: {"a"')]
     events: list[Any] = []
-    with pytest.raises(ModelUnavailable, match="broke off after 1 events.*not repeated"):
+    with pytest.raises(ModelUnavailable, match=r"broke off after 1 events.*not repeated"):
         stream(client(script), events)
     assert events == [{"a": 1}]
 
@@ -251,7 +251,7 @@ def test_a_stream_that_breaks_later_is_not_repeated(script: Any) -> None:
 )
 def test_an_error_within_a_stream(script: Any, error: Any, kind: type[Exception]) -> None:
     script.answers = [httpx.Response(200, content=f'data: {{"a":1}}\n\ndata: {json.dumps({"error": error})}\n\n'.encode())]
-    with pytest.raises(kind, match="died|bad thing|context"):
+    with pytest.raises(kind, match=r"died|bad thing|context"):
         stream(client(script))
 
 

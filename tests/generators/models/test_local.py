@@ -135,7 +135,7 @@ def test_logit_bias_forces_and_forbids(tiny: Local, plain: SimpleNamespace) -> N
 
 
 def test_logit_bias_beyond_the_vocabulary(tiny: Local) -> None:
-    with pytest.raises(InputError, match="token 99999.*0 to 299"):
+    with pytest.raises(InputError, match=r"token 99999.*0 to 299"):
         tiny.generate("the", Sampling(logit_bias={99999: 1.0}))
 
 
@@ -217,7 +217,7 @@ def test_prompts_up_to_the_window(tiny: Local) -> None:
     assert tiny.count(word) == 1
     full = tiny.generate(word * 127, Sampling(max_tokens=50))
     assert (full.prompt_tokens, full.generated_tokens, full.finish) == (127, 1, "length")
-    with pytest.raises(PromptTooLong, match="128 tokens.*holds 128"):
+    with pytest.raises(PromptTooLong, match=r"128 tokens.*holds 128"):
         tiny.generate(word * 128)
     assert len(tiny.score(word * 100, word * 28).tokens) == 28
     with pytest.raises(PromptTooLong):

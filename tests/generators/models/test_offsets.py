@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def test_spans_tile_any_text_however_it_is_cut(text: str, cut: int) -> None:
     spans = align(pieces, shown)
     assert len(spans) == len(pieces)
     assert "".join(shown[start:end] for start, end in spans) == shown
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
 
 
 def test_detokenizer_withholds_an_unfinished_character() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import urllib.request
 from pathlib import Path
@@ -28,7 +29,7 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run a given script instead of vLLM; the script's arguments are the port and a file to write to."""
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
 
     def use(script: str) -> Path:
         note = tmp_path / "note"
@@ -71,7 +72,7 @@ def test_a_server_that_never_gets_healthy(stand_in: Any, tmp_path: Path) -> None
 
 
 def test_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"graft-rag\[gpu\]"), serve_vllm():
         raise AssertionError("there is nothing to run")
 

@@ -77,7 +77,28 @@ def test_a_closed_pipe_is_silent(tmp_path: Path) -> None:
     os.close(write)
     os.close(read)
     _, stderr = process.communicate(timeout=60)
-    assert stderr == b""
+    assert (process.returncode, stderr) == (141, b"")
+
+
+def test_ctrl_c_while_a_model_writes_is_130_and_silent(shelf: Path, tmp_path: Path) -> None:
+    code = f"""
+import signal, sys, threading, time
+from rag.cli import ask
+from rag.cli.main import main
+from tests.rag.serve.parts import Scripted
+model = Scripted("one two three", hangs_at=2)
+ask.make_model = lambda *_: model
+def interrupt():
+    while not model.prompts:
+        time.sleep(0.01)
+    signal.raise_signal(signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+sys.argv = ["rag", "ask", "suit", "--corpus", {str(shelf)!r}]
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    assert (result.returncode, result.stderr) == (130, "stopped\n")
+    assert "one two three" not in result.stdout
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from rag.core.types import Document, Passage
-from retrievers.chunkers import Chunker
+from retrievers.chunkers import Chunker, approximate_tokens
 
 Check = Callable[[Chunker, Document, int], list[Passage]]
 
@@ -16,7 +17,7 @@ def check() -> Check:
 
     def run(chunker: Chunker, document: Document, budget: int) -> list[Passage]:
         passages = chunker.chunk(document)
-        count = getattr(chunker, "tokenizer", None) or __import__("retrievers.chunkers", fromlist=["x"]).approximate_tokens
+        count = getattr(chunker, "tokenizer", None) or approximate_tokens
         covered = [False] * len(document.text)
         for n, passage in enumerate(passages):
             assert passage.text == document.text[passage.start : passage.end]
@@ -26,7 +27,7 @@ def check() -> Check:
             assert count(passage.text) <= budget or len(passage.text) == 1
             covered[passage.start : passage.end] = [True] * (passage.end - passage.start)
         assert all(seen or char.isspace() for seen, char in zip(covered, document.text, strict=True))
-        for one, two in zip(passages, passages[1:], strict=False):
+        for one, two in pairwise(passages):
             assert one.start < two.start
             assert one.end < two.end
         return passages

@@ -27,7 +27,7 @@ def test_identity_configuration_and_contract():
 
 
 def test_errors_name_the_class_that_was_asked_for():
-    with pytest.raises(InputError, match="^AutoChunker: overlap"):
+    with pytest.raises(InputError, match=r"^AutoChunker: overlap"):
         AutoChunker(overlap=-1)
 
 

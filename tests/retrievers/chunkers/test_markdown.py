@@ -93,7 +93,7 @@ def test_code_over_the_budget_is_cut_between_lines():
 
 def test_a_long_section_is_cut_by_sentence_with_overlap():
     found = [p.text for p in MarkdownChunker(7, 1, words).chunk(Document("d", "# T\n\nOne is one. Two is two. Three is three."))]
-    assert found == ["# T\n\nOne is one.", "One is one. Two is two.", "Two is two. Three is three."] or found[0].startswith("# T")
+    assert found == ["# T\n\nOne is one.", "One is one. Two is two.", "Two is two. Three is three."]
 
 
 @given(documents, st.integers(1, 30), st.integers(0, 3))
@@ -110,7 +110,7 @@ def test_no_passage_crosses_a_heading_with_text_above_it():
 
 
 def test_bad_arguments_are_errors():
-    with pytest.raises(InputError, match="^MarkdownChunker: max_tokens"):
+    with pytest.raises(InputError, match=r"^MarkdownChunker: max_tokens"):
         MarkdownChunker(0)
 
 

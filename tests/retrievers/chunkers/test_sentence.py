@@ -56,7 +56,7 @@ def test_a_blank_document_has_no_passage(text):
     ("text", "pieces"),
     [
         ("aa bb, cc dd ee, ff", ["aa bb,", "cc dd ee,", "ff"]),
-        ("aa bb cc dd; ee, ff", ["aa bb cc", "dd;", "ee, ff"]),
+        ("aa bb cc dd; ee, ff", ["aa bb cc", "dd; ee, ff"]),
         ("aa bb cc dd ee", ["aa bb cc", "dd ee"]),
         ("aa bb\ncc dd ee", ["aa bb", "cc dd ee"]),
     ],
@@ -106,7 +106,7 @@ def test_each_text_is_counted_once():
     ],
 )
 def test_bad_arguments_are_errors(arguments, why):
-    with pytest.raises(InputError, match="^SentenceChunker: ") as caught:
+    with pytest.raises(InputError, match=r"^SentenceChunker: ") as caught:
         SentenceChunker(**arguments)
     assert why in str(caught.value)
 

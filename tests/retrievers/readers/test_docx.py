@@ -84,8 +84,8 @@ def test_insertions_count_deletions_do_not(one):
     word.element.body.insert(
         0,
         parse_xml(
-            f"<w:p {W}><w:r><w:t>kept </w:t></w:r><w:ins><w:r><w:t>new</w:t></w:r></w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del>"
-            "<w:hyperlink><w:r><w:t> link</w:t></w:r></w:hyperlink></w:p>"
+            f"<w:p {W}><w:r><w:t>kept </w:t></w:r><w:ins><w:r><w:t>new</w:t></w:r></w:ins>"
+            "<w:del><w:r><w:delText>old</w:delText></w:r></w:del><w:hyperlink><w:r><w:t> link</w:t></w:r></w:hyperlink></w:p>"
         ),
     )
     word.element.body.insert(1, parse_xml(f"<w:sdt {W}><w:sdtContent><w:p><w:r><w:t>control</w:t></w:r></w:p></w:sdtContent></w:sdt>"))

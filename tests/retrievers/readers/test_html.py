@@ -98,14 +98,15 @@ def test_a_page_without_any_element_is_an_error(reason):
     assert "is not HTML" in reason("a.html", "<!-- only a comment -->")
 
 
-def test_deep_nesting_ends(put):
-    from rag.core.errors import ReadError
-    from retrievers.readers import read
+@pytest.mark.parametrize("tag", ["div", "span", "ul", "b"])
+def test_what_the_parser_would_drop_is_an_error(reason, tag):
+    page = "<p>start</p>" + f"<{tag}>" * 5_000 + "deep" + f"</{tag}>" * 5_000 + "<p>end</p>"
+    assert "is nested too deeply" in reason("a.html", page)
 
-    path = put("a.html", "<div>" * 50_000 + "deep" + "</div>" * 50_000)
-    try:
-        (document,) = read(path)
-    except ReadError as error:
-        assert str(error).startswith(f"{path}: ")  # noqa: PT017
-    else:
-        assert document.text == "deep"
+
+def test_nesting_within_the_limit_is_read(one):
+    assert one("a.html", "<div>" * 240 + "deep" + "</div>" * 240).text == "deep"
+
+
+def test_headings_inside_links_stay_headings(one):
+    assert one("a.html", "<a href=x><h2>Care</h2><p>Wash it.</p></a>").text == "## Care\n\nWash it."

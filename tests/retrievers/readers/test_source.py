@@ -46,7 +46,7 @@ def test_a_missing_path_is_an_error(tmp_path):
 
 def test_two_files_of_one_name_are_an_error_that_names_both(put):
     one, two = put("a/faq.txt", "x"), put("b/faq.txt", "x")
-    with pytest.raises(InputError, match="would both be called 'faq.txt'") as caught:
+    with pytest.raises(InputError, match=r"would both be called 'faq\.txt'") as caught:
         list_files([one, two])
     assert str(one) in str(caught.value)
     assert str(two) in str(caught.value)
