@@ -2,8 +2,8 @@
 
     python -m benchmarks.index_build
 
-Memory: each size is built in a process of its own with a stub encoder (384 dimensions), and the process's peak resident size is read. Speed:
-MiniLM encodes the same synthetic passages bare and while building a corpus (chunks, postings, vectors and commits included), in turns.
+Memory: each size is built in a process of its own with a stub encoder (384 dimensions), and the process's peak resident size is read.
+Speed: MiniLM encodes the same synthetic passages bare and while building a corpus (postings, vectors and commits included), in turns.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rag.core.types import Passage
 from retrievers.corpus import Corpus
 
 SMALL, LARGE = 20_000, 200_000
+VOCABULARY = "the corpus keeps every passage of a document with its title and finds it again by meaning or word"
 
 
 class StubEncoder:
@@ -80,7 +81,7 @@ def encoding(number: int, rounds: int) -> Row:
     from retrievers.encoders import SentenceEncoder
 
     rng = np.random.default_rng(1)
-    vocabulary = ["the", "corpus", "keeps", "every", "passage", "of", "a", "document", "with", "its", "title", "and", "finds", "it", "again", "by", "meaning", "or", "by", "word"]
+    vocabulary = np.array(VOCABULARY.split())
     texts = [" ".join(rng.choice(vocabulary, size)) for size in rng.integers(20, 160, number)]
     bare = SentenceTransformer(str(get_model_path()), device="cpu")
     encoder = SentenceEncoder()

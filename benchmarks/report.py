@@ -46,7 +46,8 @@ def report(rows: Sequence[Row], json_file: Path | None) -> None:
         table.add_column(name, no_wrap=True, justify="right" if name in ("value", "peer value", "ratio") else "left")
     for row in rows:
         peer_value = "" if row.peer_value is None else _short(row.peer_value)
-        table.add_row(row.case, row.metric, _short(row.value), row.unit, row.peer, peer_value, "" if row.ratio is None else f"{row.ratio:.3g}")
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        table.add_row(row.case, row.metric, _short(row.value), row.unit, row.peer, peer_value, ratio)
     console.print(table)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(row) | {"ratio": row.ratio} for row in rows], indent=1) + "\n", "utf-8")

@@ -62,7 +62,7 @@ class BM25:
     async def asearch(self, query: str, k: int | None = None, filter: Filter | None = None) -> list[Hit]:
         """Like `search`; the calls in flight are answered together."""
         hits = await self._batcher(Query.of(query, self.k if k is None else k, filter))
-        count(retrievals=1)
+        count(searches=1)
         return hits
 
     async def run(self, query: str, k: int | None = None, filter: Filter | None = None) -> list[Hit]:

@@ -81,7 +81,7 @@ class Dense:
     async def asearch(self, query: str, k: int | None = None, filter: Filter | None = None) -> list[Hit]:
         """Like `search`; the calls in flight are encoded and answered together."""
         hits = await self._batcher(Query.of(query, self.k if k is None else k, filter))
-        count(retrievals=1)
+        count(searches=1)
         return hits
 
     async def run(self, query: str, k: int | None = None, filter: Filter | None = None) -> list[Hit]:

@@ -15,6 +15,8 @@ from retrievers.corpus.snapshot import Snapshot
 
 _CHUNK = 128
 """Queries that one thread scores at a time, while hits are made of those before."""
+_WIDEN = 16
+"""How many times more hits the kernel is asked for when the last ones tie."""
 _COMPILE_AFTER = 200_000_000
 """Passages scored by NumPy (about 1 s) after which the kernel is compiled (seconds), so that a first question need not wait for it."""
 
@@ -87,18 +89,29 @@ class ScoreMatrix:
         all_rows, all_scores = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
         if not known:
             return all_rows, all_scores
-        # One more than asked for: if it ties with the last, the kernel's choice among the tied is arbitrary and is made again exactly.
-        # One thread per call: the kernel releases the GIL, and numba's own parallel loops may not be entered from two threads at once.
-        asked = min(k + 1, self.size)
         terms = queries if len(known) == len(queries) else [queries[i] for i in known]
-        found = kernel.retrieve(terms, k=asked, n_threads=1, show_progress=False, weight_mask=weights)
+        all_rows[known], all_scores[known] = self._retrieve(kernel, terms, k, k + 1, weights)
+        return all_rows, all_scores
+
+    def _retrieve(
+        self, kernel: Any, queries: list[list[str]], k: int, asked: int, weights: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Let the kernel find ``asked`` > ``k``: where the last still ties with number k, its choice among the tied was arbitrary."""
+        asked = min(asked, self.size)
+        # One thread per call: the kernel releases the GIL, and numba's own parallel loops may not be entered from two threads at once.
+        found = kernel.retrieve(queries, k=asked, n_threads=1, show_progress=False, weight_mask=weights)
         order = np.lexsort((found.documents, -found.scores), axis=-1)
         rows, scores = (np.take_along_axis(array, order, axis=-1) for array in (found.documents, found.scores))
-        all_rows[known], all_scores[known] = rows[:, :k], scores[:, :k]
-        if asked > k:
-            for i in np.flatnonzero((scores[:, k - 1] == scores[:, k]) & (scores[:, k] > 0)).tolist():
-                all_rows[known[i]], all_scores[known[i]] = self._exact(terms[i], k, None if weights is None else weights > 0)
-        return all_rows, all_scores
+        if asked < self.size:
+            last = scores[:, -1]
+            tied = np.flatnonzero((scores[:, k - 1] == last) & (last > 0)).tolist()
+            if tied and asked < _WIDEN * k:
+                again = self._retrieve(kernel, [queries[i] for i in tied], k, _WIDEN * (k + 1), weights)
+                rows[tied, :k], scores[tied, :k] = again
+            else:
+                for i in tied:
+                    rows[i, :k], scores[i, :k] = self._exact(queries[i], k, None if weights is None else weights > 0)
+        return rows[:, :k], scores[:, :k]
 
     def _exact(self, query: list[str], k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """One query by NumPy: the same sums in the same order as the kernel's, and every tie resolved."""
@@ -107,13 +120,11 @@ class ScoreMatrix:
             id = self.vocabulary.get(term)
             if id is not None:
                 part = slice(int(self.indptr[id]), int(self.indptr[id + 1]))
-                scores[self.rows[part]] += self.data[part]  # a row occurs once per term, so this adds them all
+                np.add.at(scores, self.rows[part], self.data[part])
         if allowed is not None:
             scores *= allowed
-        best = np.flatnonzero(scores)
-        if len(best) > k:
-            least = np.partition(scores[best], len(best) - k)[len(best) - k]
-            best = best[scores[best] >= least]
+        least = np.partition(scores, self.size - k)[self.size - k]  # the k-th best; all that tie with it are candidates
+        best = np.flatnonzero(scores >= least) if least > 0 else np.flatnonzero(scores)
         best = best[np.lexsort((best, -scores[best]))][:k]
         rows, kept = np.zeros(k, np.int64), np.zeros(k, np.float32)
         rows[: len(best)], kept[: len(best)] = best, scores[best]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +19,17 @@ from typing import IO
 from generators.models.embedded import resolve
 from rag.core.errors import InputError, MissingDependency, ModelUnavailable
 
-_CPU_FLAGS: Mapping[str, str | int | bool] = {"dtype": "float32", "max-model-len": 4096}
-_LORA_FLAGS: Mapping[str, str | int | bool] = {"enable-lora": True, "max-lora-rank": 64, "max-loras": 4}
+Flag = str | int | float | bool | Sequence[str]
+
+_CPU_FLAGS: Mapping[str, Flag] = {"dtype": "float32", "max-model-len": 4096}
+_LORA_FLAGS: Mapping[str, Flag] = {
+    "enable-lora": True,
+    "max-lora-rank": 64,
+    "max-loras": 4,
+    # All but lm_head. Where an adapter may touch lm_head, vLLM 0.32 maps the rows of prompt_logprobs to the wrong adapters, and its CPU
+    # build dies of it as soon as two requests share a batch (https://github.com/vllm-project/vllm/issues/16668).
+    "lora-target-modules": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
 
 
 @contextmanager
@@ -31,12 +40,13 @@ def serve_vllm(
     adapters: bool = False,
     wait: float = 600.0,
     log: str | Path | None = None,
-    **options: str | int | float | bool,
+    **options: Flag,
 ) -> Iterator[str]:
     """Run ``python -m vllm.entrypoints.openai.api_server`` while the block lasts and yield its address, ``http://127.0.0.1:PORT/v1``.
 
-    ``model`` is what `resolve` takes; ``port`` a free one if None. ``adapters`` turns LoRA and its loading at run time on. ``options`` are
-    server flags with underscores for dashes (``max_model_len=2048``, ``enforce_eager=True``). Without a GPU build of vLLM the model runs on
+    ``model`` is what `resolve` takes; ``port`` a free one if None. ``adapters`` turns LoRA and its loading at run time on, for the
+    linear layers of Llama-like models (``lora_target_modules`` for others). ``options`` are server flags with underscores for dashes
+    (``max_model_len=2048``, ``enforce_eager=True``). Without a GPU build of vLLM the model runs on
     the CPU in float32 with a window of 4,096 tokens unless ``options`` say otherwise. ``wait`` is in seconds; ``log`` is a file for the
     server's output (a temporary one if None). Raises `MissingDependency` without vLLM, `ModelUnavailable` with the end of the log when
     the server dies or is not healthy in time. The server and all its workers are stopped at the end of the block.
@@ -57,8 +67,8 @@ def serve_vllm(
             _stop(process)
 
 
-def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[str, str | int | float | bool]) -> list[str]:
-    flags: dict[str, str | int | float | bool] = {"served-model-name": name, "host": "127.0.0.1", "port": port}
+def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[str, Flag]) -> list[str]:
+    flags: dict[str, Flag] = {"served-model-name": name, "host": "127.0.0.1", "port": port}
     flags |= (dict(_CPU_FLAGS) if _on_cpu() else {}) | (dict(_LORA_FLAGS) if adapters else {})
     flags |= {key.replace("_", "-"): value for key, value in options.items()}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
@@ -67,8 +77,10 @@ def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[s
             command.append(f"--{key}")
         elif value is False:
             command.append(f"--no-{key}")
-        else:
+        elif isinstance(value, str | int | float):
             command += [f"--{key}", str(value)]
+        else:
+            command += [f"--{key}", *value]
     return command
 
 

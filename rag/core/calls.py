@@ -37,7 +37,6 @@ class CallEdge:
         given = {name: value for name, value in given.items() if value is not None}
         with span(f"call {self._edge.source}") as call:
             call.inputs = {self._parameters[0]: str(first)[:80]}
-            call.counts["retrievals"] = 1
             slots = await follow(self._plan, self._bind(first, given), False)
             value = slots[self._plan.sinks[0][1]]
             if value is SKIPPED:

@@ -14,6 +14,9 @@ from rag.core.errors import RunError
 
 T = TypeVar("T")
 
+_GRACE = 5.0
+"""Seconds that a cancelled coroutine gets for its clean-up before an interrupt goes on."""
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
@@ -41,11 +44,20 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         raise RunError(
             "a blocking call was made inside a coroutine of a pipeline; await its a-prefixed twin (arun, asearch, agenerate) instead"
         )
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    ended = threading.Event()
+
+    async def watched() -> T:
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(watched(), loop)
     try:
         return future.result()
     except BaseException:
-        future.cancel()
+        if future.cancel():
+            ended.wait(_GRACE)  # a cancelled coroutine still cleans up; the caller must not touch what it holds before that
         raise
 
 

@@ -31,7 +31,7 @@ class Span:
     children: list[Span] = field(default_factory=list)
 
     def total(self, counter: str) -> float:
-        """The counter summed over this span and all below it: "calls", "retrievals", "prompt_tokens", "generated_tokens"."""
+        """The counter summed over this span and all below it: "calls", "retrievals", "prompt_tokens", …"""
         return self.counts.get(counter, 0) + sum(child.total(counter) for child in self.children)
 
     def all_notes(self) -> list[str]:
@@ -134,7 +134,11 @@ def undertone() -> Iterator[None]:
 
 
 def count(**counters: float) -> None:
-    """Add to the counters of the current span: ``count(calls=1, prompt_tokens=812, generated_tokens=64)``."""
+    """Add to the counters of the current span: ``count(calls=1, prompt_tokens=812, generated_tokens=64)``.
+
+    ``calls``, ``prompt_tokens`` and ``generated_tokens`` are counted by models, ``retrievals`` by the method that retrieves (once, however
+    many searches are fused for it) and ``searches`` by each index.
+    """
     span = current_span.get()
     if span is not None:
         for name, value in counters.items():

@@ -48,8 +48,9 @@ def from_passages(passages: Iterable[Passage]) -> Iterator[Candidate]:
 
 
 def indexed_text(passage: Passage) -> str:
-    """What is encoded and analysed: the title, then the text."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+    """What is encoded and analysed: the title, then the text, unless the text begins with the title already."""
+    title, text = passage.title, passage.text
+    return text if not title or text.startswith(title) else f"{title}\n{text}"
 
 
 @dataclass(frozen=True, slots=True)

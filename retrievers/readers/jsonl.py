@@ -50,7 +50,7 @@ def _documents(text: str, content: Content) -> Iterator[tuple[int, Document]]:
             try:
                 yield number, _document(line, number, content)
             except (ValueError, RecursionError) as error:
-                reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+                reason = clean(str(error)) if isinstance(error, ValueError) else "it is nested too deeply"
                 raise ReadError(f"{content.path}: line {number}: {reason}; {_EXPECTED}") from error
 
 

@@ -14,7 +14,7 @@ from retrievers.readers.html import read_html
 from retrievers.readers.jsonl import read_jsonl
 from retrievers.readers.markdown import read_markdown
 from retrievers.readers.pdf import read_pdf
-from retrievers.readers.source import MAX_BYTES, Content, SourceFile, load
+from retrievers.readers.source import MAX_BYTES, Content, SourceFile, load, shown
 from retrievers.readers.text import read_text
 
 _READERS: dict[str, Callable[[Content], Iterator[Document]]] = {
@@ -67,4 +67,4 @@ def read_files(files: Iterable[SourceFile], on_skip: Callable[[Skipped], None] |
         except ReadError as error:
             if on_skip is None:
                 raise
-            on_skip(Skipped(file.path, str(error).removeprefix(f"{file.path}: ")))
+            on_skip(Skipped(file.path, str(error).removeprefix(f"{shown(file.path)}: ")))

@@ -89,6 +89,11 @@ def load(path: str | Path, root: str | Path | None = None, max_bytes: int = MAX_
     return Content(path, name, data)
 
 
+def shown(path: Path) -> str:
+    """``path`` for a message: bytes of a name that are not UTF-8 are written as escapes, so that the message can be printed and logged."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a named pipe would wait for its writer for ever
 
@@ -123,6 +128,5 @@ def _id(path: Path, root: Path) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        raise ReadError(f"{shown}: has a name that is not Unicode; rename it") from None
+        raise ReadError(f"{shown(path)}: has a name that is not Unicode; rename it") from None
     return name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -191,6 +193,32 @@ def test_refusals(served: VLLM) -> None:
         served.load_adapter("mine", "/nowhere")
     with pytest.raises(ModelRefused, match="vocab"):
         served.generate("a", Sampling(logit_bias={10**6: 1.0}))
+
+
+def test_an_adapter_is_loaded_worn_and_unloaded(served: VLLM, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    torch.manual_seed(1)
+    weights = {}
+    for layer in range(30):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        weights |= {f"{name}.lora_A.weight": torch.randn(4, 576) * 0.2, f"{name}.lora_B.weight": torch.randn(576, 4) * 0.2}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    dressed = served.load_adapter("mine", str(tmp_path))
+    try:
+        bare, worn = served.score("The capital of France is", " Paris."), dressed.score("The capital of France is", " Paris.")
+        assert abs(bare.logprob - worn.logprob) > 0.1
+        got = dressed.generate("The capital of France is", Sampling(max_tokens=8, logprobs=1))
+        assert (got.model, dressed.name, dressed.window) == ("mine", "mine", 4096)
+        assert "".join(t.text for t in got.tokens) == got.text
+        again = together(served, ["The capital of France is"] * 4, Sampling(max_tokens=8))
+        assert {g.text for g in again} == {served.generate("The capital of France is", Sampling(max_tokens=8)).text}
+    finally:
+        served.unload_adapter("mine")
+    with pytest.raises(ModelRefused, match="mine"):
+        dressed.generate("a")
 
 
 def test_a_stream_that_is_left_early_frees_the_server(served: VLLM) -> None:

@@ -92,6 +92,8 @@ def test_flags(monkeypatch: pytest.MonkeyPatch, cpu: bool) -> None:
     assert "--enforce-eager" in words
     assert "--no-enable-prefix-caching" in words
     assert "--enable-lora --max-lora-rank 64" in words
+    assert "--lora-target-modules q_proj k_proj" in words
+    assert "lm_head" not in words
     assert ("--dtype float32" in words) == cpu
 
 

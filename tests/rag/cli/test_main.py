@@ -91,12 +91,14 @@ ask.make_model = lambda *_: model
 def interrupt():
     while not model.prompts:
         time.sleep(0.01)
-    signal.raise_signal(signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 threading.Thread(target=interrupt, daemon=True).start()
 sys.argv = ["rag", "ask", "suit", "--corpus", {str(shelf)!r}]
 main()
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, cwd=Path(__file__).parents[3]
+    )
     assert (result.returncode, result.stderr) == (130, "stopped\n")
     assert "one two three" not in result.stdout
 

@@ -362,3 +362,33 @@ def test_k_bounds_the_result_of_a_call_edge() -> None:
     pipe = Pipeline().add("search", search).add("last", last).add("ask", ask).connect("search", "last").connect("last", "ask.retriever")
     assert pipe.run("q") == 4
     assert sizes == [None], "a node in the middle keeps its own depth"
+
+
+def test_an_interrupt_in_a_stream_ends_the_run_and_stays_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the next event is awaited: the cancelled step must end before the iterator is closed."""
+    from concurrent.futures import Future
+
+    cleaned = threading.Event()
+
+    async def node(text: str) -> str:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.set()
+        return text
+
+    waits = 0
+    original = Future.result
+
+    def result(self: Future[object], timeout: float | None = None) -> object:
+        nonlocal waits
+        waits += 1
+        if waits == 2:  # the first event is NodeStarted; nothing follows it
+            raise KeyboardInterrupt
+        return original(self, timeout)
+
+    monkeypatch.setattr(Future, "result", result)
+    with pytest.raises(KeyboardInterrupt):
+        list(Pipeline().add("node", node).stream("q"))
+    assert cleaned.wait(5)

@@ -82,7 +82,7 @@ def test_sentences(sentences):
 
 
 def test_wrapped_lines_are_one_sentence():
-    text = "A suit may be worn outside for eight hours at most,\nand it must be checked before each walk by two\npeople who know it. Then go.\n"
+    text = "A suit may be worn outside for eight hours at most,\nand it must be checked before each walk by two\npeople. Then go.\n"
     assert split(text) == [text[:-9], "Then go.\n"]
     chinese = "太空服最多可以在舱外连续使用八个小时这是我们长期以来的规定而且每次\n出舱之前都必须由两名熟悉它的人检查。"
     assert split(chinese) == [chinese]

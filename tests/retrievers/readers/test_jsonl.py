@@ -29,6 +29,10 @@ def test_characters_that_cannot_be_stored(one):
         f"{key}{value}".encode()
 
 
+def test_messages_can_be_printed(reason):
+    reason("c.jsonl", '{"\\ud800": 1}').encode()
+
+
 def test_numbers_past_64_bits_are_kept_as_text(one):
     assert one("c.jsonl", '{"text": "a", "n": 99999999999999999999}').metadata == {"n": "99999999999999999999"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rag.core.errors import InputError, ReadError
+from retrievers.readers import read
 from retrievers.readers.source import list_files, load
 
 
@@ -119,6 +120,9 @@ def test_a_name_that_is_not_unicode_is_an_error(tmp_path):
     file.id.encode()
     with pytest.raises(ReadError, match="name that is not Unicode") as caught:
         load(file.path, file.root)
+    str(caught.value).encode()
+    with pytest.raises(ReadError, match="there is no reader") as caught:
+        next(read(file.path.with_suffix(".png")))
     str(caught.value).encode()
 
 
