@@ -31,6 +31,8 @@ _ROOMS: dict[str, str] = {
     "Run": "rag.core.engine",
     "component": "rag.core.registry",
     "GraftError": "rag.core.errors",
+    "list_files": "retrievers.readers",
+    "read_files": "retrievers.readers",
 }
 
 COMPONENTS: dict[str, str] = {

@@ -86,6 +86,15 @@ def fitted(sampling: Sampling, prompt_tokens: int, window: int, name: str) -> Sa
     return sampling if sampling.max_tokens <= left else replace(sampling, max_tokens=left)
 
 
+def check_scored(tokens: int, window: int, name: str, reserved: int = 0) -> None:
+    """Raise `PromptTooLong` unless prompt and continuation, ``tokens`` together, fit the window less what the engine has ``reserved``."""
+    if tokens > window - reserved:
+        room = f"{window} tokens" + (f", {reserved} of them for what it writes" if reserved else "")
+        raise PromptTooLong(
+            f"prompt and continuation take {tokens} tokens together; the window of {name} holds {room}: give a shorter prompt"
+        )
+
+
 def messages_json(prompt: Sequence[Message]) -> list[dict[str, str]]:
     """Chat messages as the OpenAI format has them."""
     return [{"role": message.role, "content": message.content} for message in prompt]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from generators.models.checks import check_text, checked, fitted, messages_json
+from generators.models.checks import check_scored, check_text, checked, fitted, messages_json
 from generators.models.decoding import Engine, Reading, Writing
 from generators.models.embedded import resolve, without_progress_bars
 from generators.models.together import together
@@ -113,7 +113,7 @@ class Local:
         check_text(continuation, "the continuation")
         parts = await asyncio.to_thread(self._loaded)
         before, after = self._encode(prompt), self._encode(continuation, special=False)
-        fitted(Sampling(max_tokens=1), len(before) + len(after) - 1, parts.window, self.name)
+        check_scored(len(before) + len(after), parts.window, self.name)
         generation = await self._batcher(Reading(before, after, continuation))
         count(calls=1, prompt_tokens=len(before) + len(after), generated_tokens=0)
         return generation

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
-from generators.models.checks import check_text, checked, fitted, messages_json
+from generators.models.checks import check_scored, check_text, checked, fitted, messages_json
 from generators.models.completion import Completion, payload, scored
 from generators.models.http import HttpClient
 from generators.models.together import together
@@ -109,15 +109,16 @@ class VLLM:
         """Log-likelihood of ``continuation`` after ``prompt``: its tokens, their log-probabilities and their offsets in it.
 
         Prompt and continuation are tokenised apart and joined, so a token never spans the boundary: begin the continuation with the space
-        that belongs to its first word.
+        that belongs to its first word. A server with LoRA should be started as `serve_vllm` does, without lm_head among its
+        --lora-target-modules: vLLM 0.32 mixes up adapters there while it scores, and its CPU build dies.
         """
         checked(prompt)
         check_text(continuation, "the continuation")
         name = await self._name()
         before, after = await asyncio.gather(self._tokens(prompt), self._tokens(continuation, special=False))
         ids = [*before, *after]
-        fitting = fitted(Sampling(max_tokens=1), len(ids), self.window, name)  # the server writes a token even when it only reads
-        answer = await self._http.post("/v1/completions", {**payload(name, ids, fitting), "prompt_logprobs": 0})
+        check_scored(len(ids), self.window, name, reserved=1)  # the server writes a token even when it only reads
+        answer = await self._http.post("/v1/completions", {**payload(name, ids, Sampling(max_tokens=1)), "prompt_logprobs": 0})
         count(calls=1, prompt_tokens=len(ids), generated_tokens=0)
         return scored(answer, before, after, continuation, name, self._http.address)
 

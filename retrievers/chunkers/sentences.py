@@ -41,7 +41,7 @@ _STARTERS = _words("""
 _NEW_LINE_ITEM = re.compile(
     r"\s*(?:[-*+•·▪●‣]\s|\(?\d{1,3}[.)、]\s?|[(（]\w{1,3}[)）]|[|>#]|```|~~~|[一二三四五六七八九十]{1,3}、|[^\W\d_][\w \-/]{0,30}[:：]\s)"
 )
-_FIRST_WORD = re.compile(rf"\s*(?:[{_CJK}]|[^\s{_CJK}]+)")
+_FIRST_WORD = re.compile(rf"\s*([{_CJK}]|[^\s{_CJK}]+)")
 _HAS_CJK = re.compile(f"[{_CJK}]")
 
 
@@ -116,7 +116,9 @@ def _hard_breaks(text: str, start: int, end: int) -> Iterator[int]:
     narrow = width < (20 if _HAS_CJK.search(text, start, end) else 40)  # no prose is wrapped this narrow: a list, a poem, an address
     for previous, at in zip(edges, breaks, strict=False):
         word = _FIRST_WORD.match(text, at + 1, end)
-        room = at - previous + (word.end() - word.start() if word else 0)
+        if word is None:  # only white space is left, which belongs to the sentence before
+            return
+        room = at - previous + word.end(1) - word.start(1)
         heading_or_row = text[previous + 1 : at].lstrip()[:1] in ("#", "|")
         if narrow or room <= 0.75 * width or heading_or_row or _NEW_LINE_ITEM.match(text, at + 1, end):
-            yield at + 1
+            yield word.start(1)

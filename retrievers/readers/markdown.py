@@ -32,7 +32,7 @@ def read_markdown(content: Content) -> Iterator[Document]:
     body = text[start:]
     title = metadata.pop("title", None) or first_heading(body) or content.path.stem
     if not body.strip():
-        raise ReadError(f"{path}: has front matter but no text")
+        raise ReadError(f"{path}: has no text{' below its front matter' if start else ''}")
     yield Document(content.id, body, str(title), content.path.as_posix(), "markdown", MappingProxyType(metadata))
 
 

@@ -47,7 +47,7 @@ def read(path: str | Path, root: str | Path | None = None, *, max_bytes: int = M
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ReadError(
-            f"{path}: there is no reader for {path.suffix} files; readable are {', '.join(SUFFIXES)} and files without a suffix"
+            f"{shown(path)}: there is no reader for {path.suffix} files; readable are {', '.join(SUFFIXES)} and files without a suffix"
         )
     try:
         yield from reader(load(path, root, max_bytes))

@@ -60,10 +60,12 @@ def words(seed: int, count: int = 20) -> str:
     return " ".join(WORDS[int(i) % len(WORDS)] for i in random.zipf(1.3, count) - 1)
 
 
+def document(i: int, version: int = 0, lines: int = 3) -> Document:
+    """A document of a few lines; another version has other text under the same id."""
+    text = "\n".join(f"{words(1000 * i + 10 * version + line)} v{version}" for line in range(lines))
+    return Document(f"doc{i:04d}", text, title=f"Title {i % 7}", source=f"/src/{i}", metadata={"n": i, "even": i % 2 == 0})
+
+
 def documents(count: int, version: int = 0, lines: int = 3) -> list[Document]:
-    """Documents of a few lines each; another version has other text under the same ids."""
-    made = []
-    for i in range(count):
-        text = "\n".join(f"{words(1000 * i + 10 * version + line)} v{version}" for line in range(lines))
-        made.append(Document(f"doc{i:04d}", text, title=f"Title {i % 7}", source=f"/src/{i}", metadata={"n": i, "even": i % 2 == 0}))
-    return made
+    """The first ``count`` documents in one version."""
+    return [document(i, version, lines) for i in range(count)]

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,7 +200,7 @@ def test_an_adapter_is_loaded_worn_and_unloaded(served: VLLM, tmp_path: Path) ->
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
     torch.manual_seed(1)
-    weights = {}
+    weights: dict[str, Any] = {}
     for layer in range(30):
         name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
         weights |= {f"{name}.lora_A.weight": torch.randn(4, 576) * 0.2, f"{name}.lora_B.weight": torch.randn(576, 4) * 0.2}

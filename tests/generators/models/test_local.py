@@ -220,7 +220,7 @@ def test_prompts_up_to_the_window(tiny: Local) -> None:
     with pytest.raises(PromptTooLong, match=r"128 tokens.*holds 128"):
         tiny.generate(word * 128)
     assert len(tiny.score(word * 100, word * 28).tokens) == 28
-    with pytest.raises(PromptTooLong):
+    with pytest.raises(PromptTooLong, match=r"129 tokens together.*holds 128 tokens:"):
         tiny.score(word * 100, word * 29)
 
 

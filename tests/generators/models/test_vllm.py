@@ -231,7 +231,7 @@ def test_a_server_without_prompt_logprobs(server: Any) -> None:
 def test_a_prompt_that_fills_the_window(server: Any) -> None:
     with pytest.raises(PromptTooLong, match=r"64 tokens.*holds 64"):
         model(server).generate("x" * 64)
-    with pytest.raises(PromptTooLong):
+    with pytest.raises(PromptTooLong, match=r"64 tokens together.*holds 64 tokens, 1 of them"):
         model(server).score("x" * 60, "yyyy")
     assert not [r for r in server.requests if r.url.path == "/v1/completions"]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retrievers.chunkers import sentence_spans
@@ -104,5 +104,7 @@ def test_spans_tile_any_text(text):
 
 
 @given(texts)
+@example("a:\n  - b\n\t- c\n  ")
+@example("a\n \u2028\nb")
 def test_no_sentence_begins_with_white_space_after_the_first(text):
     assert not any(text[a].isspace() for a, _ in sentence_spans(text)[1:])

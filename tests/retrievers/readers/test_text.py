@@ -29,5 +29,10 @@ def test_binary_formats_are_named(reason, content, found):
         assert f"is {found}" in reason(name, content)
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.md"])
+def test_a_byte_order_mark_alone_is_no_text(reason, name):
+    assert reason(name, "\ufeff\n".encode("utf-16-le")) in ("is empty", "has no text")
+
+
 def test_a_page_of_html_source_may_be_text(one):
     assert one("a.txt", "<html><p>Hi</p>").text == "<html><p>Hi</p>"
