@@ -40,8 +40,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 def report(rows: Sequence[Row], json_file: Path | None) -> None:
     """Print ``rows`` as a table and write them to ``json_file`` if one is given."""
     console = Console()
-    # Plain columns where the output is no terminal, so that nothing is cut in a log.
-    table = Table(title=rows[0].benchmark if rows else None, box=None if not console.is_terminal else Table().box)
+    if not console.is_terminal:
+        console = Console(width=160)  # a log has no width: nothing may be cut
+    table = Table(title=rows[0].benchmark if rows else None)
     for name in ("case", "metric", "value", "unit", "peer", "peer value", "ratio"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("value", "peer value", "ratio") else "left")
     for row in rows:

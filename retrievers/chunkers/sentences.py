@@ -41,7 +41,7 @@ _STARTERS = _words("""
 _NEW_LINE_ITEM = re.compile(
     r"\s*(?:[-*+•·▪●‣]\s|\(?\d{1,3}[.)、]\s?|[(（]\w{1,3}[)）]|[|>#]|```|~~~|[一二三四五六七八九十]{1,3}、|[^\W\d_][\w \-/]{0,30}[:：]\s)"
 )
-_FIRST_WORD = re.compile(rf"\s*([{_CJK}]|[^\s{_CJK}]+)")
+_FIRST_WORD = re.compile(rf"\s*+([{_CJK}]|[^\s{_CJK}]+)")
 _HAS_CJK = re.compile(f"[{_CJK}]")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rag.core.errors import CorpusDamaged
+
 FORMAT = 1
 """Version of the layout on disk. A reader refuses a newer one."""
 
@@ -47,6 +49,8 @@ class SegmentRecord:
     def parse(row: tuple[Any, ...]) -> SegmentRecord:
         """Read a row (name, passages, first, last, kind, files) of the segments table."""
         name, passages, first, last, kind, text = row
+        if not str(name).isdecimal():  # it becomes a folder name, and folders are deleted after a merge
+            raise CorpusDamaged(f"the manifest names a segment {str(name)[:80]!r}; a segment's name is a number: index again")
         files = {file: FileRecord(int(entry["bytes"]), str(entry["sha256"])) for file, entry in json.loads(text).items()}
         return SegmentRecord(name, passages, first, last, kind, files)
 

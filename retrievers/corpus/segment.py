@@ -169,6 +169,8 @@ class Segment:
             array: np.ndarray = np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
         except FileNotFoundError:
             raise SegmentVanished(path) from None
+        except ValueError as error:
+            raise CorpusDamaged(_damage(path, f"it is no plain NumPy array ({error})")) from error
         return array
 
     def _read(self, name: str) -> bytes:

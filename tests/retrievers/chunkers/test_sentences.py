@@ -31,7 +31,7 @@ PIECES = [
     "word",
     "Word ",
 ]
-PIECES += ["中文", "http://a.b/c?d. ", "\u2028", "\x85", "\ud800", "\0", "😀", "[1]", "1. "]
+PIECES += ["中文", "\u3000", "http://a.b/c?d. ", "\u2028", "\x85", "\ud800", "\0", "😀", "[1]", "1. "]
 texts = st.one_of(st.text(alphabet=st.characters()), st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 
 

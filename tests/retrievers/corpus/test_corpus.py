@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -297,7 +298,7 @@ def test_small_segments_are_merged_as_they_pile_up(corpus: Corpus) -> None:
     manifest = corpus.manifest()
     assert manifest.passages == 300
     firsts = [(segment.first, segment.last) for segment in manifest.segments]
-    assert all(one[1] < two[0] for one, two in zip(firsts, firsts[1:], strict=False))
+    assert all(one[1] < two[0] for one, two in itertools.pairwise(firsts))
     assert {p.name for p in (corpus.folder / "segments").iterdir()} == {s.name for s in manifest.segments}
     corpus.verify()
 
