@@ -8,6 +8,7 @@ and the bare library take turns in one process, best of five each.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -123,11 +124,15 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, required=True, help="folder with xquad/ and scifact/")
     arguments.add_argument("--passages", type=int, default=100_000, help="size of the speed test; 0 leaves it out")
     arguments.add_argument("--queries", type=int, default=4_000, help="queries of the speed test")
+    arguments.add_argument(
+        "--quality", action=argparse.BooleanOptionalAction, default=True, help="score the real sets (minutes of encoding)"
+    )
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = []
-        for data in (scifact(options.data), xquad(options.data, "en"), xquad(options.data, "zh")):
-            rows += quality(Path(folder), data)
+        if options.quality:
+            for data in (scifact(options.data), xquad(options.data, "en"), xquad(options.data, "zh")):
+                rows += quality(Path(folder), data)
         if options.passages:
             rows += speed(Path(folder), options.passages, options.queries, 10)
     report(rows, options.json)

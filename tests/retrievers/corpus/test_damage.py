@@ -228,8 +228,8 @@ def test_a_full_disk_says_so_and_keeps_the_last_commit(path: Path, monkeypatch: 
 def test_a_real_limit_on_file_sizes(path: Path) -> None:
     corpus = opened(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    big = [Document(f"big{i}", "\n".join(f"line {n} of {i}" for n in range(400))) for i in range(4)]
-    for limit in (20_000, 100_000, 400_000):
+    big = [Document(f"big{i}", "\n".join(f"line {n} of {i}" + " word" * 200 for n in range(400))) for i in range(4)]
+    for limit in (20_000, 100_000, 400_000):  # met by the arrays, by the arrays, and by SQLite
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             with pytest.raises(CorpusError, match="disk is full or a size limit"):
