@@ -94,9 +94,13 @@ def speed(folder: Path, passages: int, queries: int, k: int) -> list[Row]:
     vectors = rng.standard_normal((passages, 384), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     words = np.array([f"w{i}" for i in range(50_000)])
-    drawn = rng.zipf(1.3, size=(passages, 60)) % len(words)
-    texts = [f"{i} {' '.join(row)}" for i, row in enumerate(words[drawn])]
-    asked = [" ".join(row) for row in words[rng.zipf(1.3, size=(queries, 8)) % len(words)]]
+    zipf = np.cumsum(1 / np.arange(1, len(words) + 1) ** 1.05)
+
+    def draw(number: int) -> str:
+        return " ".join(words[np.searchsorted(zipf, zipf[-1] * rng.random(number))])
+
+    texts = [f"{i} {draw(number)}" for i, number in enumerate(rng.integers(30, 91, passages))]  # lengths vary, as those of real passages do
+    asked = [draw(8) for _ in range(queries)]
     points = vectors[rng.integers(0, passages, queries)] + 0.1 * rng.standard_normal((queries, 384), dtype=np.float32)
 
     corpus = Corpus.create(folder / "speed", encoder=_Ready(vectors))

@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -113,7 +115,8 @@ class SentenceEncoder:
                     raise MissingDependency("SentenceEncoder needs sentence-transformers: pip install 'graft-rag[cpu]'") from error
                 try:
                     device = None if self.device == "auto" else self.device
-                    model = SentenceTransformer(str(folder), device=device, trust_remote_code=False)
+                    with _no_progress_bars():
+                        model = SentenceTransformer(str(folder), device=device, trust_remote_code=False)
                 except (OSError, ValueError, KeyError, RuntimeError) as error:
                     raise ModelError(f"SentenceEncoder cannot load {self.model!r} from {folder}: {error}") from error
                 if self.max_tokens is not None:
@@ -127,6 +130,20 @@ class SentenceEncoder:
             if self._folder is None:
                 self._folder = _find(self.model)
             return self._folder
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers draws a bar on the terminal for every model it loads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _find(model: str) -> Path:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,9 @@ _COMPILE_AFTER = 200_000_000
 class ScoreMatrix:
     """What each term adds to the score of each live passage, at one commit. Safe to search from several threads."""
 
+    _warm: ClassVar[set[bool]] = set()
+    """The forms of the kernel (with a mask, without) that this process has compiled; they serve every matrix."""
+
     def __init__(self, snapshot: Snapshot, k1: float, b: float) -> None:
         merged, lengths = snapshot.postings()
         self.generation = snapshot.generation
@@ -39,7 +42,7 @@ class ScoreMatrix:
             part = slice(int(self.indptr[start]), int(self.indptr[stop]))
             self.rows[part] = docs
             self.data[part] = np.repeat(idf[start:stop], frequency[start:stop]) * counts / (counts + norm[docs])
-        self._scored = 0
+        self._scored = {True: 0, False: 0}
         self._kernel: Any = None
         self._lock = threading.Lock()
 
@@ -48,7 +51,8 @@ class ScoreMatrix:
 
         ``queries`` are lists of terms, ``allowed`` is a mask over rows.
         """
-        if self._kernel is None and not self._worth_compiling(len(queries)):
+        masked = allowed is not None
+        if masked not in self._warm and not self._worth_compiling(masked, len(queries)):
             for query in queries:
                 rows, scores = self._exact(query, k, allowed)
                 yield rows[None], scores[None]
@@ -65,10 +69,10 @@ class ScoreMatrix:
             for future in futures:
                 yield future.result()
 
-    def _worth_compiling(self, queries: int) -> bool:
+    def _worth_compiling(self, masked: bool, queries: int) -> bool:
         with self._lock:
-            self._scored += queries * self.size
-            return self._scored > _COMPILE_AFTER
+            self._scored[masked] += queries * self.size
+            return self._scored[masked] > _COMPILE_AFTER
 
     def _compiled(self) -> Any:
         with self._lock:
@@ -100,6 +104,7 @@ class ScoreMatrix:
         asked = min(asked, self.size)
         # One thread per call: the kernel releases the GIL, and numba's own parallel loops may not be entered from two threads at once.
         found = kernel.retrieve(queries, k=asked, n_threads=1, show_progress=False, weight_mask=weights)
+        self._warm.add(weights is not None)
         order = np.lexsort((found.documents, -found.scores), axis=-1)
         rows, scores = (np.take_along_axis(array, order, axis=-1) for array in (found.documents, found.scores))
         if asked < self.size:

@@ -11,11 +11,13 @@ from retrievers.corpus import ann
 from retrievers.corpus.segment import Segment
 from retrievers.corpus.snapshot import Snapshot
 
-_REFINE = 4
+_REFINE = 10
 """Candidates per hit that a quantised index delivers, to be scored again with the exact vectors."""
 _SCAN = 0.05
 """Share of passages that a filter leaves below which an approximate index is passed over: walking it would mostly meet the others."""
 _BLOCK = 16_384
+_GPU_HITS = 2048
+"""Hits per query that FAISS can deliver on a GPU."""
 
 Found = tuple[np.ndarray, np.ndarray]
 """(rows, scores), both [queries, k], best first; row -1 where there was nothing more."""
@@ -61,7 +63,7 @@ class _Exact:
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
         k = min(k, len(self._rows))
         if allowed is None:
-            scores, places = self._fast.search(queries, k)
+            scores, places = (self._fast if k <= _GPU_HITS else self._flat).search(queries, k)
         else:
             bits = np.packbits(allowed[self._rows], bitorder="little")
             selector = self._faiss.IDSelectorBitmap(bits)  # GPU indices take none, so filters stay on the CPU
@@ -80,8 +82,7 @@ class _Approximate:
         self._vectors = segment.vectors()
         alive = np.ones(len(segment.rowids), bool) if keep is None else keep
         self._row_of = np.where(alive, first - 1 + np.cumsum(alive), -1)
-        if self._kind != "hnsw":
-            self._index = on_gpu(self._faiss, self._index) if keep is None else self._index
+        self._fast = self._index if self._kind == "hnsw" else on_gpu(self._faiss, self._index)
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
         usable = self._row_of >= 0
@@ -104,7 +105,8 @@ class _Approximate:
         selector = None if usable is None else self._faiss.IDSelectorBitmap(np.packbits(usable, bitorder="little"))
         wanted = k if self._kind == "hnsw" else min(_REFINE * k, len(self._row_of))
         parameters = ann.parameters(self._faiss, self._kind, selector, self._probe, max(self._ef, 2 * k))
-        scores, places = self._index.search(queries, wanted, params=parameters)
+        on_cpu = selector is not None or wanted > _GPU_HITS  # GPU indices take no selector
+        scores, places = (self._index if on_cpu else self._fast).search(queries, wanted, params=parameters)
         if self._kind == "hnsw":
             return places, scores
         for row in range(len(queries)):

@@ -82,6 +82,6 @@ def _sections(text: str) -> Iterator[_Section]:
 
 
 def _title(document: str, path: tuple[str, ...]) -> str:
-    if path and path[0] == document:
+    if path and document.casefold().startswith(path[0].casefold()):  # "Getting there | Handbook" over the heading "Getting there"
         path = path[1:]
     return _SEPARATOR.join((document, *path) if document else path)

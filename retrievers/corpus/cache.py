@@ -8,6 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
+from rag.core.errors import CorpusError
 from rag.core.types import Hit, Passage
 
 _PASSAGES = 50_000
@@ -15,7 +16,7 @@ _CHARACTERS = 32_000_000
 """Either bound of one generation of the cache; it keeps two."""
 
 
-class PassagesGone(Exception):
+class PassagesGone(CorpusError):
     """A passage of the snapshot was deleted by a later commit: search again on a fresh one."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rag.core.errors import CorpusDamaged
+from rag.core.errors import CorpusDamaged, CorpusError
 from retrievers.corpus import durable
 from retrievers.corpus.manifest import FileRecord, SegmentRecord
 from retrievers.corpus.postings import Postings
@@ -21,7 +21,7 @@ _MAP_FROM = 1 << 16
 """Bytes from which a file is mapped instead of read: many small segments should not use up the process's maps."""
 
 
-class SegmentVanished(Exception):
+class SegmentVanished(CorpusError):
     """A file of the segment is gone: a writer merged it away (load a fresh snapshot), or someone deleted it (the corpus is damaged)."""
 
     def __init__(self, path: Path) -> None:

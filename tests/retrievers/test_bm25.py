@@ -28,8 +28,13 @@ QUERIES = [words(10_000 + i, 5) for i in range(40)] + ["title 3", "v0", "w0 w0 w
 @pytest.fixture(params=["numpy", "kernel"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of scoring: before the kernel is worth compiling, and with it."""
-    monkeypatch.setattr(scores_module, "_COMPILE_AFTER", 0 if request.param == "kernel" else math.inf)
+    force(monkeypatch, kernel=request.param == "kernel")
     return str(request.param)
+
+
+def force(monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
+    monkeypatch.setattr(scores_module, "_COMPILE_AFTER", 0 if kernel else math.inf)
+    monkeypatch.setattr(scores_module.ScoreMatrix, "_warm", set())
 
 
 def lexical(path: Path, name: str = "corpus") -> Corpus:
@@ -104,8 +109,8 @@ def test_kernel_and_numpy_agree_to_the_last_bit(tmp_path: Path, monkeypatch: pyt
     corpus.add(documents(60))
     filters: list[Any] = [None, {"even": True}]
     answers = []
-    for limit in (0, math.inf):
-        monkeypatch.setattr(scores_module, "_COMPILE_AFTER", limit)
+    for kernel in (True, False):
+        force(monkeypatch, kernel=kernel)
         answers.append([BM25(corpus).search_batch(QUERIES, k=k, filter=f) for k in (1, 7, 500) for f in filters])
     assert answers[0] == answers[1]
 

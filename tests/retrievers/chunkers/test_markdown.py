@@ -76,6 +76,8 @@ def test_sections_carry_their_path():
 def test_the_title_is_not_said_twice():
     assert [title for title, _ in chunks("# Suits\nText.\n## Care\nWash.", "Suits")] == ["Suits", "Suits › Care"]
     assert [title for title, _ in chunks("# Suits\nText.")] == ["Suits"]
+    site = "Suits | Handbook"
+    assert [title for title, _ in chunks("# Suits\nText.\n## Care\nWash.", site)] == [site, f"{site} › Care"]
 
 
 def test_code_and_tables_stay_whole_where_they_fit():
