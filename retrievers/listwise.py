@@ -91,18 +91,21 @@ class ListwiseRerank:
 
     async def _rank(self, query: str, hits: Sequence[Hit], start: int) -> list[Hit]:
         room = len(hits) * _REPLY_TOKENS_PER_PASSAGE
-        prompt = await self._fitted_prompt(query, hits, self.model.window - room)
+        prompt = await self._fitted_prompt(query, hits, room)
         reply = await self.model.agenerate(prompt, Sampling(max_tokens=room))
         named = parse_ranking(reply.text, len(hits))
         if not named:
             note(f"the reply for hits {start + 1}–{start + len(hits)} named no passage; their order is kept")
         return [hits[index] for index in complete(named, len(hits))]
 
-    async def _fitted_prompt(self, query: str, hits: Sequence[Hit], room: int) -> list[Message]:
+    async def _fitted_prompt(self, query: str, hits: Sequence[Hit], reply: int) -> list[Message]:
         words = self.max_words
         while True:
             prompt = ranking_prompt(query, [hit.passage.text for hit in hits], words, self.language)
             taken = await self.model.acount(prompt)
+            room = (
+                self.model.window - reply
+            )  # known once it has counted; asked before, a model might block the event loop to load or connect
             if taken <= room:
                 if words < self.max_words:
                     note(f"passages cut to {words} words to fit the window of {self.model.window} tokens")

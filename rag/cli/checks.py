@@ -18,7 +18,7 @@ from rag.cli.console import size
 from rag.core.errors import GraftError
 
 ROOMS = ("retrievers", "generators", "tools", "adapters")
-PACKAGES = ("numpy", "bm25s", "numba", "httpx", "pydantic", "typer", "pypdf", "trafilatura")
+PACKAGES = ("numpy", "bm25s", "numba", "httpx", "pydantic", "typer", "pypdf", "lxml")
 EXTRAS = {
     "cpu": (
         ("torch", "torch"),

@@ -78,11 +78,10 @@ def _indexed(docs: Path, place: Path) -> Corpus:
     from rag.cli.console import err
     from rag.cli.indexing import describe_outcome, index_files, sources
     from retrievers.corpus import Corpus
-    from retrievers.corpus.store import DATABASE
 
     files, root = sources([docs], place)
     out = place / "handbook"
-    corpus = Corpus.open(out) if (out / DATABASE).exists() else Corpus.create(out)
+    corpus = Corpus.open(out) if Corpus.exists(out) else Corpus.create(out)
     account = describe_outcome(index_files(corpus, files, root, strict=False, prune=True), corpus)
     err().print(f"{account['documents']} documents, {account['passages']} passages in {out} ({account['seconds']:.1f} s)", markup=False)
     return corpus

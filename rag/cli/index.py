@@ -56,7 +56,6 @@ def index(
 def _corpus(out: Path, encoder: str | None, vectors: str | None, chunk_tokens: int | None, overlap: int | None) -> Corpus:
     """The corpus at ``out``, made if there is none. Raises `CorpusMismatch` if it was built with another encoder."""
     from retrievers.corpus import Corpus
-    from retrievers.corpus.store import DATABASE
 
     chunker = None
     if chunk_tokens is not None or overlap is not None:
@@ -64,7 +63,7 @@ def _corpus(out: Path, encoder: str | None, vectors: str | None, chunk_tokens: i
 
         chunker = AutoChunker(chunk_tokens or 200, 1 if overlap is None else overlap)
     wanted = None if encoder == "none" else encoder or "minilm"
-    if not (out / DATABASE).exists():
+    if not Corpus.exists(out):
         return Corpus.create(out, encoder=wanted, chunker=chunker, index=vectors or "auto")
     if encoder is None or wanted is None:
         corpus = Corpus.open(out, chunker=chunker)

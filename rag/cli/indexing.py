@@ -96,10 +96,11 @@ def _documents(files: Iterable[SourceFile], skipped: list[Skipped] | None, seen:
 
 def _gone(corpus: Corpus, root: str, seen: set[str], files: Iterable[SourceFile], skipped: Iterable[Skipped]) -> list[str]:
     unread = {skip.path for skip in skipped}
-    kept = [file.id for file in files if file.path in unread]
+    kept = {file.id for file in files if file.path in unread}
 
     def belongs_to_unread(id: str) -> bool:
-        return any(id == name or id.startswith(f"{name}#") for name in kept)  # records of one file are called "file#record"
+        ends = [at for at, letter in enumerate(id) if letter == "#"]  # records of one file are called "file#record"
+        return any(id[:end] in kept for end in (*ends, len(id)))
 
     return [d.id for d in corpus.documents() if d.root == root and d.id not in seen and not belongs_to_unread(d.id)]
 

@@ -57,6 +57,12 @@ class Corpus:
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
 
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a corpus is there. One whose creation was stopped half-way is not: `create` may be called again."""
+        folder = Path(path)
+        return (folder / DATABASE).is_file() and not _is_free(folder)
+
     @classmethod
     def create(
         cls,

@@ -134,3 +134,10 @@ def test_the_reader_error_keeps_its_class(docs: Path) -> None:
 
     with pytest.raises(ReadError):
         sources([docs / "nowhere"], docs / "out")
+
+
+def test_a_corpus_whose_creation_was_killed_is_made_anew(rag: Rag, docs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    (folder / "segments").mkdir(parents=True)
+    (folder / "corpus.sqlite3").touch()
+    assert account(rag, docs, "--out", folder, "--encoder", "none")["added"] == 2

@@ -14,7 +14,7 @@ State = dict[str, int]
 
 
 def open_or_create(path: Path) -> Corpus:
-    if (path / "corpus.sqlite3").exists():
+    if Corpus.exists(path):
         return Corpus.open(path, encoder=HashEncoder(), chunker=LineChunker())
     return Corpus.create(path, encoder=HashEncoder(), chunker=LineChunker())
 

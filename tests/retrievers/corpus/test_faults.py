@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,16 @@ def test_a_crash_while_creating_can_be_repeated(tmp_path: Path, late: bool) -> N
         scenario.run_phase(corpus, 0)
         corpus.verify()
         corpus.close()
+
+
+def test_a_creation_that_was_stopped_can_be_made_again(tmp_path: Path) -> None:
+    """A kill between the first byte of the database and its commit leaves a file without tables."""
+    path = tmp_path / "corpus"
+    (path / "segments").mkdir(parents=True)
+    sqlite3.connect(path / "corpus.sqlite3").execute("PRAGMA journal_mode = WAL").connection.close()
+    assert not Corpus.exists(path)
+    with pytest.raises(CorpusNotFound, match="never finished"):
+        Corpus.open(path)
+    corpus = Corpus.create(path, encoder=None)
+    assert Corpus.exists(path)
+    assert len(corpus) == 0

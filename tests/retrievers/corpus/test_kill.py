@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,20 @@ def check_indices(corpus: Corpus) -> None:
         assert {hit.passage.id for hit in Dense(corpus).search("title", k=1000)} == everything
 
 
-@pytest.mark.timeout(180)
+def phase_of(marker: Path) -> int:
+    return int(marker.read_text()) if marker.exists() else 0
+
+
+def aim_at(kind: int, child: BaseProcess, marker: Path) -> None:
+    """Wait until the child is in a phase of this kind: 0 builds, 1 updates, 2 deletes, 3 compacts."""
+    end = time.monotonic() + 60
+    while phase_of(marker) % 4 != kind or not marker.with_suffix("").joinpath("corpus.sqlite3").exists():
+        assert child.is_alive(), "the child stopped by itself"
+        assert time.monotonic() < end, f"no phase of kind {kind} in a minute"
+        time.sleep(0.0005)
+
+
+@pytest.mark.timeout(300)
 def test_thirty_kills_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     marker = path.with_suffix(".phase")
@@ -44,19 +58,22 @@ def test_thirty_kills_lose_nothing(tmp_path: Path) -> None:
     processes.set_forkserver_preload([scenario.__name__])
     moments = random.Random(7)
     before: scenario.State = {}
-    reached, met, halfway = 0, set(), 0
-    for _ in range(KILLS):
+    reached, met, halfway, kills = 0, set(), 0, 0
+    while kills < KILLS or not {0, 1, 2} <= met:
+        assert kills < 3 * KILLS, f"{kills} kills met phases {met} only"
         child = processes.Process(target=scenario.live, args=(path,))
         child.start()
-        time.sleep(moments.uniform(0.05, 0.5))
+        aim_at(kills % 4, child, marker)
+        time.sleep(0.3 * moments.random() ** 3)  # mostly soon: deleting takes milliseconds on a fast machine
         assert child.is_alive(), "the child stopped by itself"
         child.kill()
         child.join()
-        phase = int(marker.read_text()) if marker.exists() else 0
+        kills += 1
+        phase = phase_of(marker)
         while reached < phase:
             before = scenario.states(reached, before)[-1]
             reached += 1
-        if not (path / "corpus.sqlite3").exists():
+        if not Corpus.exists(path):  # killed while it was being created
             continue
         met.add(phase % 4)
         corpus = scenario.open_or_create(path)
@@ -69,7 +86,6 @@ def test_thirty_kills_lose_nothing(tmp_path: Path) -> None:
 
     last = reached + 1 if reached % 4 == 0 else (reached // 4 + 1) * 4 + 1
     assert last >= 4, "the kills came too fast to meet updates and deletions"
-    assert {0, 1, 2} <= met, f"the kills met phases {met} only"
     assert halfway >= 5, f"only {halfway} kills left a phase half done"
     resumed, whole = scenario.open_or_create(path), scenario.open_or_create(tmp_path / "whole")
     for phase in range(reached, last + 1):
