@@ -103,9 +103,8 @@ class ListwiseRerank:
         while True:
             prompt = ranking_prompt(query, [hit.passage.text for hit in hits], words, self.language)
             taken = await self.model.acount(prompt)
-            room = (
-                self.model.window - reply
-            )  # known once it has counted; asked before, a model might block the event loop to load or connect
+            # The window comes after the count: asked first, a model might block the event loop to load or to connect.
+            room = self.model.window - reply
             if taken <= room:
                 if words < self.max_words:
                     note(f"passages cut to {words} words to fit the window of {self.model.window} tokens")

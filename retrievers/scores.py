@@ -14,7 +14,7 @@ from rag.core.errors import MissingDependency
 from retrievers.corpus.snapshot import Snapshot
 
 _CHUNK = 1024
-"""Queries that one thread scores at a time, at most, while hits are made of those before. Each hand-over waits for the interpreter's lock."""
+"""Queries that one thread scores at a time, at most, while hits are made of those before; each hand-over waits for Python's lock."""
 _WIDEN = 16
 """How many times more hits the kernel is asked for when the last ones tie."""
 _COMPILE_AFTER = 200_000_000
