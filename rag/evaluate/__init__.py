@@ -1,0 +1,1 @@
+"""Evaluation people can trust: data sets, metrics, a runner that resumes, comparisons with intervals, reports."""
