@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rag.cli.evaluation import Session, View
 from rag.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from rag.core.pipeline import Pipeline
-    from rag.evaluate.compare import Comparison
-    from rag.evaluate.types import DataSet, Outcome
+    from rag.evaluate.types import DataSet
 
 _COSTS = ("calls", "prompt_tokens", "generated_tokens", "seconds")
 
 
 def evaluate(
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PIPELINE]...", help="Pipeline files (with --list: a folder).", show_default=False)
+        list[Path] | None, typer.Argument(metavar="PIPELINE", help="Pipeline files (with --list: a folder).", show_default=False)
     ] = None,
     data: Annotated[str | None, typer.Option(help="File or folder of the data set, or hub:NAME.", show_default=False)] = None,
     pipelines: Annotated[
@@ -33,7 +33,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.", show_default=False)] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Only so many questions, drawn at random.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and the intervals.")] = 0,
     in_flight: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 64,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder that keeps the outcomes. \\[default: results/NAME of the data]")
@@ -68,6 +68,7 @@ def evaluate(
     files = [*(pipelines or []), *(more or [])]
     if data is None or not files:
         raise ConfigError("name --data FILE and --pipelines FILE …; `rag eval --list` shows the formats")
+    from rag.evaluate.compare import compare
     from rag.evaluate.datasets import load
     from rag.evaluate.metrics import check_fit
 
@@ -75,24 +76,64 @@ def evaluate(
     names = _metrics(metrics, loaded, first_token)
     check_fit(loaded.questions, names)
     pipes = _pipelines(files)
-    for name in differ or ():
-        if name not in pipes:
-            raise ConfigError(f"--differ {name}: there is no such pipeline here; there are: {', '.join(pipes)}")
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise InputError(f"--json {json_file}: there is no such folder")
+    view = View(by or [], differ, json_file)
+    view.check(loaded, pipes)
     folder = out or Path("results") / _folder_name(loaded.name, limit, sample, seed)
-    session = _Session(loaded, folder, in_flight, retry_failed, first_token)
-    outcomes = session.run(session.with_corpora(pipes, corpus, encoder))
-
-    from rag.cli.evaluation import show, write_account
-    from rag.evaluate.compare import compare
-
-    comparison = compare(loaded, outcomes, names, seed=seed)
+    session = Session(loaded, folder, in_flight, retry_failed, first_token)
+    try:
+        outcomes = session.ask_all(session.with_corpora(pipes, corpus, encoder))
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {session.kept()} in {folder}; run the same command to resume", err=True)
+        raise typer.Exit(130) from None
     settings = {"data": data, "limit": limit, "sample": sample, "in_flight": in_flight}
-    show(comparison, session.rates, by or [], differ)
-    if json_file is not None:
-        write_account(json_file, comparison, session.keys, session.rates, settings, by or [], differ)
+    view.show(compare(loaded, outcomes, names, seed=seed), session, settings)
 
 
-"""
-"""
+def _list(folders: Sequence[Path]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from rag.cli.console import out, plain
+    from rag.evaluate.datasets import catalogue
+
+    if len(folders) > 1:
+        raise ConfigError("--list takes one folder, or none for the formats")
+    entries = catalogue(folders[0]) if folders else catalogue()
+    if not entries:
+        raise InputError(f"{folders[0]}: no data set of a known format is in this folder; `rag eval --list` shows the formats")
+    table = Table(box=None, pad_edge=False)
+    columns = ("name", "format", "files", "size", "licence", "what") if folders else ("format", "files", "licence", "what")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        table.add_row(*(Text(plain(str(getattr(entry, column)))) for column in columns))
+    out().print(table)
+
+
+def _metrics(given: Sequence[str] | None, data: DataSet, first_token: bool) -> list[str]:
+    from rag.evaluate.metrics import metric
+
+    named = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+    if given and not named:
+        raise ConfigError("--metrics: name at least one, such as --metrics exact_match,f1")
+    if not named:  # the usual ones of a format may not fit every selection from it
+        usual = [name for name in data.metrics if any(metric(name).fits(question) for question in data.questions)]
+        named = [*usual, *_COSTS]
+    return list(dict.fromkeys([*named, *(["first_token"] if first_token else [])]))
+
+
+def _pipelines(files: Sequence[Path]) -> dict[str, Pipeline]:
+    from rag.core.pipeline import Pipeline
+
+    pipes: dict[str, Pipeline] = {}
+    for file in files:
+        if file.stem in pipes:
+            raise ConfigError(f"{file}: two pipelines are called '{file.stem}'; their files need different names")
+        pipes[file.stem] = Pipeline.from_yaml(file)
+    return pipes
+
+
+def _folder_name(name: str, limit: int | None, sample: int | None, seed: int) -> str:
+    """A folder for each selection of a data set, because a folder belongs to one."""
+    chosen = f"-first{limit}" if limit is not None else f"-sample{sample}-seed{seed}" if sample is not None else ""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") + chosen
