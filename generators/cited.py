@@ -14,7 +14,7 @@ from generators.write import most_that_fit, remarks, write
 from rag.core.errors import InputError, PromptTooLong
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
-from rag.core.trace import count, Retrieved, TextDelta, emit, note
+from rag.core.trace import Retrieved, TextDelta, count, emit, note
 from rag.core.types import Answer, Filter, Hit, Message, Passage, Sampling
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 

@@ -36,10 +36,11 @@ async def most_that_fit(model: LanguageModel, prompt_with: Callable[[int], Promp
     The prompt must grow with n. It is measured once if all fits, and about log2(``most``) times more if not. Raises `InputError` if not
     even ``prompt_with(0)`` fits: then it is the question that is too long.
     """
-    room = model.window - max_tokens
-    fits, too_many, trial, taken = -1, most + 1, most, 0
+    fits, too_many, trial, taken, room = -1, most + 1, most, 0, 0
     while too_many - fits > 1:
         taken = await model.acount(prompt_with(trial))
+        # The window comes after the count: asked first, a model might block the event loop to load or to connect.
+        room = model.window - max_tokens
         if taken <= room:
             fits = trial
         else:

@@ -39,6 +39,10 @@ COMPONENTS: dict[str, str] = {
     # names that a pipeline file may use, besides what the user registers
     "First": "rag.core.join",
     "Corpus": "retrievers.corpus",
+    "AutoChunker": "retrievers.chunkers",
+    "MarkdownChunker": "retrievers.chunkers",
+    "SentenceChunker": "retrievers.chunkers",
+    "Analyzer": "retrievers.analyzers",
     "SentenceEncoder": "retrievers.encoders",
     "Dense": "retrievers.dense",
     "BM25": "retrievers.bm25",

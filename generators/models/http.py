@@ -184,8 +184,8 @@ class HttpClient:
         return pool
 
     def _forget_ended(self) -> None:
-        for loop in [loop for loop in self._pools if loop.is_closed()]:
-            del self._pools[loop]
+        for loop in [loop for loop in list(self._pools) if loop.is_closed()]:  # a copy: other threads add theirs
+            self._pools.pop(loop, None)
 
 
 class _StreamCut(Exception):

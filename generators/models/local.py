@@ -47,6 +47,8 @@ class Local:
         self._loading = threading.Lock()
         self._encoding = threading.Lock()
         self._parts: _Parts | None = None
+        # All who wait for the weights share one thread: parked one each, they would use up those of the event loop.
+        self._loader: Batcher[None, _Parts] = Batcher(lambda waiting: [self._loaded()] * len(waiting), name="model loader")
         self._batcher: Batcher[Writing | Reading, Generation] = Batcher(self._work, max_batch=max_batch, name="local model", key=type)
 
     @property
@@ -111,7 +113,7 @@ class Local:
         """
         checked(prompt)
         check_text(continuation, "the continuation")
-        parts = await asyncio.to_thread(self._loaded)
+        parts = await self._ready()
         before, after = self._encode(prompt), self._encode(continuation, special=False)
         check_scored(len(before) + len(after), parts.window, self.name)
         generation = await self._batcher(Reading(before, after, continuation))
@@ -121,7 +123,7 @@ class Local:
     async def acount(self, prompt: Prompt) -> int:
         """Tokens that ``prompt`` takes, the chat template included."""
         checked(prompt)
-        await asyncio.to_thread(self._loaded)
+        await self._ready()
         return len(self._encode(prompt))
 
     def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
@@ -153,7 +155,7 @@ class Local:
 
     async def _writing(self, prompt: Prompt, sampling: Sampling, listener: Any = None) -> Writing:
         checked(prompt, sampling)
-        parts = await asyncio.to_thread(self._loaded)
+        parts = await self._ready()
         for token in sampling.logit_bias:
             if token >= parts.vocabulary:
                 raise InputError(f"logit_bias names the token {token}; {self.name} has the tokens 0 to {parts.vocabulary - 1}")
@@ -172,6 +174,9 @@ class Local:
         if not ids:
             raise InputError(f"{self.name} makes no token of {prompt!r}")
         return [int(token) for token in ids]
+
+    async def _ready(self) -> _Parts:
+        return self._parts or await self._loader(None)
 
     def _loaded(self) -> _Parts:
         with self._loading:

@@ -37,6 +37,7 @@ def write(text: str) -> None:
 def write_json(data: dict[str, Any]) -> None:
     """One JSON object on one line."""
     sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()  # a full disk is an error of the command, not of the interpreter's end
 
 
 def plain(text: str) -> str:

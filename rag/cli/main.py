@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 from rag.cli import ask, demo, doctor, draw, index, serve
-from rag.core.errors import GraftError
+from rag.cli import eval as evaluation
+from rag.core.errors import GraftError, InputError
 
 _STOPPED = 130
 _PIPE_CLOSED = 141
@@ -36,11 +38,14 @@ class _Group(TyperGroup):
             raise _failed("error", error, ctx.params.get("debug", False), 2) from None
         except (typer.Exit, typer.Abort, typer.exceptions.TyperException):
             raise
+        except OSError as error:  # a disk that is full, a folder that may not be written
+            place = f"{error.filename}: " if error.filename is not None else ""
+            raise _failed("error", InputError(f"{place}{error.strerror or error}"), ctx.params.get("debug", False), 2, error) from None
         except Exception as error:
             raise _failed("internal error", error, ctx.params.get("debug", False), 1) from None
 
 
-def _failed(kind: str, error: Exception | None, debug: bool, code: int) -> typer.Exit:
+def _failed(kind: str, error: Exception | None, debug: bool, code: int, cause: Exception | None = None) -> typer.Exit:
     from rag.cli.console import plain
 
     if error is None:
@@ -49,7 +54,7 @@ def _failed(kind: str, error: Exception | None, debug: bool, code: int) -> typer
     if debug:
         import traceback
 
-        typer.echo("".join(traceback.format_exception(error)), err=True)
+        typer.echo("".join(traceback.format_exception(cause or error)), err=True)
     hint = " (run `rag --debug …` for the traceback)" if code == 1 and not debug else ""
     name = f"{type(error).__name__}: " if code == 1 else ""
     typer.echo(f"{kind}: {name}{plain(' '.join(str(error).split()))}{hint}", err=True)
@@ -91,6 +96,7 @@ app.command()(index.index)
 app.command()(ask.ask)
 app.command()(demo.demo)
 app.command()(serve.serve)
+app.command("eval")(evaluation.evaluate)
 app.command()(draw.draw)
 app.command()(doctor.doctor)
 
@@ -100,12 +106,16 @@ def main() -> None:
     try:
         app(prog_name="rag")
     except SystemExit as end:
-        if end.code not in (_STOPPED, _PIPE_CLOSED):
+        if end.code not in (_STOPPED, _PIPE_CLOSED) and not _at_work():
             raise
         with suppress(OSError, ValueError):
             sys.stderr.flush()
             sys.stdout.flush()
-        os._exit(int(end.code))  # a model may still compute in a native thread, which would abort an orderly end
+        os._exit(int(end.code or 0))  # a model may still compute in a native thread, which would abort an orderly end or hold it up
+
+
+def _at_work() -> bool:
+    return any(thread.name.startswith("graft-") for thread in threading.enumerate())
 
 
 if __name__ == "__main__":

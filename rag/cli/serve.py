@@ -64,8 +64,11 @@ def serve(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
         )
         from rag.core.pipeline import Pipeline
+        from rag.serve.inspection import corpora_of
 
         pipe = Pipeline.from_yaml(pipeline)
+        for shelf in corpora_of(pipe):
+            len(shelf)  # a corpus that cannot be opened fails now, not at the first question
     elif corpus is not None:
         pipe, search = _default(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
     else:

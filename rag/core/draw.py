@@ -12,6 +12,11 @@ from rag.core.typing import describe
 if TYPE_CHECKING:
     from rag.core.pipeline import Edge, Pipeline
 
+_MERMAID = frozenset(
+    ("call", "class", "classdef", "click", "default", "end", "flowchart", "graph", "href", "interpolate", "linkstyle", "style", "subgraph")
+)
+"""Words that a Mermaid flowchart cannot have as the name of a node."""
+
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 150, 46, 90, 26, 24
 
 
@@ -30,11 +35,15 @@ def draw(pipeline: Pipeline, path: str | Path | None) -> str:
 def mermaid(pipeline: Pipeline) -> str:
     """Value edges are solid, call edges dotted, loops thick; an edge is labelled with its port."""
     lines = ["flowchart LR"]
-    lines += [f'    {node.name}["{node.name}<br/><small>{_kind(node.component)}</small>"]' for node in pipeline.nodes.values()]
+    lines += [f'    {_id(node.name)}["{node.name}<br/><small>{_kind(node.component)}</small>"]' for node in pipeline.nodes.values()]
     for edge in pipeline.edges:
         arrow = "-. " + _label(edge) + " .->" if edge.call else f"== {_label(edge)} ==>" if edge.loop else f"-- {_label(edge)} -->"
-        lines.append(f"    {edge.source} {arrow} {edge.target}")
+        lines.append(f"    {_id(edge.source)} {arrow} {_id(edge.target)}")
     return "\n".join(lines) + "\n"
+
+
+def _id(name: str) -> str:
+    return f"{name}_" if name.lower() in _MERMAID else name
 
 
 def svg(pipeline: Pipeline) -> str:

@@ -244,9 +244,20 @@ def _gather(step: Step, slots: list[Any], bound: Bound) -> tuple[dict[str, Any] 
 def _pick(value: Any, output: str, label: bool) -> Any:
     if value is SKIPPED or value is _UNSET or not output:
         return value
-    if label:
-        return value.value if value.label == output else SKIPPED
-    return getattr(value, output)
+    if not label:
+        return _field(value, output)
+    if not isinstance(value, Branch):
+        raise RunError(
+            f"a node with the output '{output}' promised a Branch and returned {type(value).__name__}: return Branch(label, value)"
+        )
+    return value.value if value.label == output else SKIPPED
+
+
+def _field(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name)
+    except AttributeError:
+        raise RunError(f"a node promised a result with the field '{name}' and returned {type(value).__name__}") from None
 
 
 def _result(plan: Plan, slots: list[Any]) -> Any:

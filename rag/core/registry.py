@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from rag.core.errors import ConfigError
+from rag.core.typing import describe, protocol_methods
 
 C = TypeVar("C", bound=type)
 
@@ -71,3 +72,27 @@ def check_arguments(factory: Callable[..., Any], arguments: dict[str, Any], wher
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in arguments]
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(repr(m) for m in missing)}; allowed are: {', '.join(parameters)}")
+
+
+def check_parts(cls: type, arguments: dict[str, Any], where: str) -> None:
+    """Raise `ConfigError` if something else stands where ``cls`` takes a component: its name as text, or a component of another kind."""
+    try:
+        hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    except NameError:  # types that the module imports for the checker alone
+        return
+    for key, value in arguments.items():
+        wanted = [kind for kind in get_args(hints.get(key)) or (hints.get(key),) if kind is not type(None)]
+        if value is None or not wanted or not all(_is_part(kind) for kind in wanted) or any(_serves(value, kind) for kind in wanted):
+            continue
+        kinds = " or ".join(map(describe, wanted))
+        got = repr(value) if type(value).__module__ == "builtins" else type(value).__name__
+        raise ConfigError(f"{where}: '{key}' takes a component ({kinds}), not {got}; write {{type: Name, …}} or {{ref: name}}")
+
+
+def _is_part(kind: Any) -> bool:
+    return isinstance(kind, type) and (bool(protocol_methods(kind)) or kind in _registered.values())
+
+
+def _serves(value: Any, kind: type) -> bool:
+    methods = protocol_methods(kind)  # looked up on the class: a property of the instance may load a model or ask a server
+    return all(hasattr(type(value), method) for method in methods) if methods else isinstance(value, kind)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from rag.core.errors import RunError
@@ -16,6 +17,10 @@ T = TypeVar("T")
 
 _GRACE = 5.0
 """Seconds that a cancelled coroutine gets for its clean-up before an interrupt goes on."""
+
+_THREADS = 1_000
+"""Worker threads of the loop, started as they are needed. A plain node may itself make a blocking call and so hold its thread until this
+loop has found another one; asyncio's own bound of a few threads would let many questions in flight wait for each other for ever."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -28,6 +33,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None or not (_thread and _thread.is_alive()):
             _loop = asyncio.new_event_loop()
+            _loop.set_default_executor(ThreadPoolExecutor(_THREADS, "graft-worker"))
             _thread = threading.Thread(target=_loop.run_forever, name="graft-loop", daemon=True)
             _thread.start()
         return _loop

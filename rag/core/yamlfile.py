@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rag.core.errors import ConfigError, GraftError
-from rag.core.registry import check_arguments, configuration, registered
+from rag.core.registry import check_arguments, check_parts, configuration, registered
 
 if TYPE_CHECKING:
     from rag.core.pipeline import Pipeline
@@ -42,11 +42,13 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        seen: set[str] = set()
         for key in keys:
             if not isinstance(key, str):
                 raise ConfigError(f"line {node.start_mark.line + 1}: keys must be text, not {key!r}")
-            if keys.count(key) > 1:
+            if key in seen:
                 raise ConfigError(f"line {node.start_mark.line + 1}: key '{key}' stands twice")
+            seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -61,6 +63,8 @@ def load(source: str | Path) -> Pipeline:
 
 def _text(source: str | Path) -> str:
     if isinstance(source, str):
+        if "\n" not in source and source.endswith((".yaml", ".yml")):
+            raise ConfigError(f"'{source}' is taken as YAML text; for the file of that name give Path('{source}')")
         return source
     try:
         return source.read_text("utf-8")
@@ -143,14 +147,18 @@ def _make(entry: Any, where: str, shared: dict[str, Any]) -> Any:
     if not isinstance(entry, dict) or not ("type" in entry or "ref" in entry):
         raise ConfigError(f"{where}: expected {{type: Name, …}} or {{ref: name}}, got {entry!r}")
     if "ref" in entry:
-        if len(entry) > 1 or entry["ref"] not in shared:
+        if len(entry) > 1 or not isinstance(entry["ref"], str) or entry["ref"] not in shared:
             raise ConfigError(
                 f"{where}: {{ref: {entry['ref']}}} must stand alone and name one of: {', '.join(shared) or 'nothing shared yet'}"
             )
         return shared[entry["ref"]]
-    cls = registered(str(entry["type"]))
+    try:
+        cls = registered(str(entry["type"]))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     arguments = {key: _value(value, f"{where}.{key}", shared) for key, value in entry.items() if key != "type"}
     check_arguments(cls, arguments, f"{where} ({cls.__name__})")
+    check_parts(cls, arguments, f"{where} ({cls.__name__})")
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ from rag.serve.health import Health
 from rag.serve.inspection import retriever_of
 from rag.serve.limits import BearerKey, read_body
 from rag.serve.openai_types import ChatRequest, RetrieveRequest, checked_text, parse
-from rag.serve.waiting import GivenUp, disconnected, unless
+from rag.serve.waiting import Drain, GivenUp, disconnected, unless
 
 _GONE = 499  # nginx's status for a client that left; nobody reads it, the access log does
 
@@ -111,12 +111,7 @@ class _Server:
             await close(events)
             raise
         stopping = anyio.Event()
-
-        async def stop() -> None:
-            await stopping.wait()
-            await asyncio.sleep(self._drain)
-
-        chunks = stream(completion, first, events, usage, stop)
+        chunks = stream(completion, first, events, usage, Drain(stopping.wait, self._drain).over)
         return EventSourceResponse(chunks, sep="\n", shutdown_event=stopping, shutdown_grace_period=self._drain + 2)
 
     async def retrieve(self, request: Request) -> Response:

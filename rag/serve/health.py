@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from rag.serve.inspection import corpora_of, models_of
 if TYPE_CHECKING:
     from rag.core.pipeline import Pipeline
     from rag.core.protocols import LanguageModel, Retriever
+
+log = logging.getLogger("graft.serve")
 
 PROBE_SECONDS = 5.0
 FRESH_SECONDS = 2.0
@@ -55,11 +58,13 @@ class Health:
                 return {"type": kind, "name": await asyncio.to_thread(lambda: model.name), "status": "ok"}
         except MissingCapability:  # a server that counts no tokens; it is asked when a question comes
             return {"type": kind, "name": await asyncio.to_thread(lambda: model.name), "status": "ok"}
-        except (GraftError, TimeoutError, OSError):
+        except Exception as error:  # whatever it is, the answer is the same
+            log.warning("the model %s does not answer: %s: %s", kind, type(error).__name__, error)
             return {"type": kind, "status": "unavailable"}
 
     def _passages(self) -> tuple[int, bool]:
         try:
             return sum(len(corpus) for corpus in self._corpora), True
-        except (GraftError, OSError):
+        except (GraftError, OSError) as error:
+            log.warning("the corpus does not open: %s: %s", type(error).__name__, error)
             return 0, False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -34,3 +34,21 @@ async def disconnected(request: Request) -> None:
     """Returns when the client has gone. Only after the whole body was read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+class Drain:
+    """The time that running work still has once the server stops: ``seconds`` from when that was first noticed, however often it is
+    waited for since."""
+
+    def __init__(self, stopping: Callable[[], Awaitable[object]], seconds: float) -> None:
+        self._stopping = stopping
+        self._seconds = seconds
+        self._end: float | None = None
+
+    async def over(self) -> None:
+        """Returns when the time is over."""
+        await self._stopping()
+        now = asyncio.get_running_loop().time()
+        if self._end is None:
+            self._end = now + self._seconds
+        await asyncio.sleep(self._end - now)

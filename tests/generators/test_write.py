@@ -102,6 +102,22 @@ def test_nothing_fits():
         asyncio.run(most_that_fit(ScriptedModel(window=12), lambda n: "a question of five words", 3, 10))
 
 
+def test_the_window_is_read_only_after_a_count():
+    """Reading it first would load a model, or connect to its server, on the event loop."""
+
+    class Sleeping(ScriptedModel):
+        @property
+        def window(self):
+            assert self.counted, "the window was read before anything was counted"
+            return 100
+
+        @window.setter
+        def window(self, value):
+            pass
+
+    assert asyncio.run(most_that_fit(Sleeping(), lambda n: "x" * n, 5, 10)) == 5
+
+
 def test_remarks():
     assert remarks(Generation("fine"), 5) == []
     assert remarks(Generation(" \n"), 5) == ["the model wrote no text"]

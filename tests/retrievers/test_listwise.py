@@ -146,6 +146,22 @@ def test_a_window_too_small_for_any_passage():
         ranked(ScriptedModel("[2]", window=60), hits("word " * 50, "word " * 50))
 
 
+def test_the_window_is_read_only_after_a_count():
+    """Reading it first would load a model, or connect to its server, on the event loop."""
+
+    class Sleeping(ScriptedModel):
+        @property
+        def window(self):
+            assert self.counted, "the window was read before anything was counted"
+            return 4096
+
+        @window.setter
+        def window(self, value):
+            pass
+
+    assert ids(ranked(Sleeping("[2] > [1]"), hits("one", "two"))) == ["p2", "p1"]
+
+
 def test_its_calls_are_not_the_answer():
     model, heard = ScriptedModel("[2] > [1]"), []
     with listener(heard.append):

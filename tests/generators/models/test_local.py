@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from generators.models import local
 from generators.models.local import Local
 from rag.core.errors import InputError, MissingCapability, ModelError, PromptTooLong
 from rag.core.registry import configuration
@@ -285,6 +287,34 @@ def test_a_model_without_a_chat_template(tiny_folder: Any) -> None:
     model._loaded().tokenizer.chat_template = None
     with pytest.raises(MissingCapability, match="chat template"):
         model.generate([Message("user", "hi")])
+
+
+def test_those_who_wait_for_the_weights_leave_the_threads_of_the_loop_alone(tiny_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    loads: list[str] = []
+    load = local._load
+
+    def slowly(*names: str) -> Any:
+        loads.append(names[0])
+        assert gate.wait(30)
+        return load(*names)
+
+    monkeypatch.setattr(local, "_load", slowly)
+    model = Local(str(tiny_folder), device="cpu")
+
+    async def scenario() -> list[int]:
+        waiting = [asyncio.create_task(model.acount("the cat")) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        waiting.pop().cancel()
+        try:
+            async with asyncio.timeout(10):
+                await asyncio.to_thread(str)
+        finally:
+            gate.set()
+        return await asyncio.gather(*waiting)
+
+    assert len(set(asyncio.run(scenario()))) == 1
+    assert loads == [str(tiny_folder)]
 
 
 def test_a_device_that_is_not_there(tiny_folder: Any) -> None:

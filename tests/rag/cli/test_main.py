@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -50,6 +51,21 @@ def test_anything_else_is_an_internal_error_and_1(rag: Rag, monkeypatch: pytest.
     result = rag("--debug", "doctor")
     assert "Traceback" in result.stderr
     assert "ZeroDivisionError: oops" in result.stderr
+
+
+def test_what_the_system_refuses_is_named_without_being_called_internal(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.cli.checks.all_checks", fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "big.bin")))
+    result = rag("doctor")
+    assert (result.exit_code, result.stderr) == (2, "error: big.bin: No space left on device\n")
+    assert "OSError" in rag("--debug", "doctor").stderr
+
+
+def test_a_full_disk_behind_stdout_is_an_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-m", "rag.cli.main", "doctor", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (2, "error: No space left on device\n")
 
 
 def test_ctrl_c_is_130(rag: Rag, monkeypatch: pytest.MonkeyPatch) -> None:

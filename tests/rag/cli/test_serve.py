@@ -66,6 +66,12 @@ def test_what_to_serve_must_be_named_once(rag: Rag, shelf: Path, tmp_path: Path,
     assert served == {}
 
 
+def test_a_corpus_that_is_not_there_fails_at_the_start(rag: Rag, tmp_path: Path, served: dict[str, Any]) -> None:
+    (tmp_path / "p.yaml").write_text(f"nodes:\n  search: {{type: BM25, corpus: {{type: Corpus, path: {tmp_path / 'nowhere'}}}}}\n")
+    result = rag("serve", tmp_path / "p.yaml")
+    assert (result.exit_code, "there is no corpus here" in result.stderr, served) == (2, True, {})
+
+
 def test_a_real_server_answers_and_stops_on_sigterm(shelf: Path, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(f"nodes:\n  search: {{type: BM25, corpus: {{type: Corpus, path: {shelf}}}, k: 1}}\n")
     with socket.socket() as free:

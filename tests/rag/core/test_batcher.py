@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 
@@ -128,3 +129,58 @@ def test_close_finishes_what_is_queued_and_refuses_more() -> None:
     asyncio.run(scenario())
     with pytest.raises(InputError, match="max_batch"):
         Batcher(lambda items: items, max_batch=0)
+
+
+def test_a_call_that_meets_the_close_is_answered_or_refused_and_never_forgotten() -> None:
+    async def scenario() -> None:
+        gate = threading.Event()
+
+        def work(items: list[int]) -> list[int]:
+            gate.wait(5)
+            return items
+
+        batcher = Batcher(work, max_batch=1, max_pending=1)
+        calls = [asyncio.create_task(batcher(i)) for i in range(4)]  # one at work, one queued, two that wait for room
+        await asyncio.sleep(0.05)
+        batcher.close()
+        gate.set()
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+        answered = [result for result in results if isinstance(result, int)]
+        assert answered == [0, 1]
+        assert all(isinstance(result, RunError) for result in results[2:])
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_worker_ends_and_lets_go_of_what_it_worked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.core.batcher._IDLE", 0.01)
+
+    class Model:
+        def work(self, items: list[int]) -> list[int]:
+            return items
+
+    async def call(batcher: Batcher[int, int]) -> int:
+        return await batcher(1)
+
+    model = Model()
+    batcher: Batcher[int, int] = Batcher(model.work, name="leaving")
+    assert asyncio.run(call(batcher)) == 1
+    for thread in [thread for thread in threading.enumerate() if thread.name == "graft-leaving"]:
+        thread.join(5)
+    assert not [thread for thread in threading.enumerate() if thread.name == "graft-leaving"]
+    assert asyncio.run(call(batcher)) == 1  # the next call starts another
+    for thread in [thread for thread in threading.enumerate() if thread.name == "graft-leaving"]:
+        thread.join(5)
+    known = weakref.ref(model)
+    del model, batcher
+    assert known() is None
+
+
+def test_a_key_that_fails_fails_its_own_call_only() -> None:
+    async def scenario() -> None:
+        batcher = Batcher(lambda items: items, key=lambda item: 1 // item)
+        with pytest.raises(ZeroDivisionError):
+            await batcher(0)
+        assert await asyncio.wait_for(batcher(1), 5) == 1
+
+    asyncio.run(scenario())

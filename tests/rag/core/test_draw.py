@@ -55,3 +55,12 @@ def test_svg_is_well_formed_and_holds_every_node_and_edge(pipe: Pipeline, tmp_pa
 def test_another_ending_is_refused(pipe: Pipeline) -> None:
     with pytest.raises(InputError, match=r"\.svg, \.mmd or \.md, not '\.png'"):
         pipe.draw("graph.png")
+
+
+def test_names_that_mermaid_keeps_for_itself_are_changed_and_shown_as_they_are() -> None:
+    def step(text: str) -> str:
+        return text
+
+    text = Pipeline().add("graph", step).add("end", step).connect("graph", "end").draw()
+    assert 'end_["end<br/>' in text
+    assert "graph_ -- text --> end_" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -14,6 +15,7 @@ from rag.core.join import First
 from rag.core.pipeline import Pipeline
 from rag.core.ports import Branch
 from rag.core.protocols import Retriever
+from rag.core.sync import run_sync
 from rag.core.trace import NodeFinished, NodeStarted, TextDelta, count, emit, note
 from rag.core.types import Hit, Passage
 
@@ -392,3 +394,40 @@ def test_an_interrupt_in_a_stream_ends_the_run_and_stays_an_interrupt(monkeypatc
     with pytest.raises(KeyboardInterrupt):
         list(Pipeline().add("node", node).stream("q"))
     assert cleaned.wait(5)
+
+
+def test_plain_nodes_that_block_on_the_background_loop_do_not_use_up_its_threads() -> None:
+    """Each holds a thread of the loop while the loop needs a further one for it."""
+
+    async def shout(text: str) -> str:
+        return await asyncio.to_thread(text.upper)
+
+    def node(text: str) -> str:
+        return run_sync(shout(text))
+
+    questions = [f"q{i}" for i in range(100)]
+    runs = Pipeline().add("node", node).map(questions, in_flight=100)
+    assert [run.value for run in runs] == [question.upper() for question in questions]
+
+
+@dataclass(frozen=True)
+class Pair:
+    left: str
+
+
+def test_a_result_that_is_not_what_was_promised_fails_its_own_run_only() -> None:
+    def pick(text: str) -> Branch[Literal["a", "b"], str]:
+        return Branch("a", text) if text == "good" else text  # type: ignore[return-value]
+
+    def pair(text: str) -> Pair:
+        return Pair(text) if text == "good" else None  # type: ignore[return-value]
+
+    def end(text: str) -> str:
+        return text
+
+    for first, output, says in ((pick, "a", "promised a Branch and returned str"), (pair, "left", "'left' and returned NoneType")):
+        pipe = Pipeline().add("first", first).add("end", end).connect(f"first.{output}", "end")
+        good, bad = pipe.map(["good", "bad"])
+        assert good.value == "good"
+        with pytest.raises(RunError, match=says):
+            _ = bad.value

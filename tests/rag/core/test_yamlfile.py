@@ -165,3 +165,29 @@ def test_two_components_of_one_name_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="two components are called 'YamlShelf'"):
         component(YamlShelf)
+
+
+def test_a_path_given_as_text_is_recognised(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give Path\('my/pipe\.yaml'\)"):
+        Pipeline.from_yaml("my/pipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("shelf", "message"),
+    [
+        ("books", r"nodes\.a \(YamlSearch\): 'shelf' takes a component \(YamlShelf\), not 'books'; write \{type: Name"),
+        ("{type: YamlCount}", r"'shelf' takes a component \(YamlShelf\), not YamlCount"),
+        ("{ref: [x]}", r"must stand alone and name one of"),
+        ("{type: YamlNothing}", r"nodes\.a\.shelf: there is no component 'YamlNothing'"),
+    ],
+)
+def test_what_stands_for_a_component_must_be_one(shelf: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Pipeline.from_yaml(f"nodes: {{a: {{type: YamlSearch, shelf: {shelf}}}}}")
+
+
+@pytest.mark.parametrize("model", ["smollm2", "{type: First}", "[1]"])
+def test_what_stands_for_a_model_must_have_its_methods(model: str) -> None:
+    with pytest.raises(ConfigError, match=r"'model' takes a component \(LanguageModel\)"):
+        Pipeline.from_yaml(f"nodes: {{a: {{type: Cited, model: {model}}}}}")
+    assert Pipeline.from_yaml("nodes: {a: {type: Cited, model: {type: VLLM}}}").nodes

@@ -301,7 +301,7 @@ def test_an_error_in_the_middle_of_a_stream_is_an_event() -> None:
     assert "10.0.0.7" not in reply.text
 
 
-def test_health_is_503_when_the_model_or_the_corpus_is_down() -> None:
+def test_health_is_503_when_the_model_or_the_corpus_is_down(caplog: pytest.LogCaptureFixture) -> None:
     reply = client(Scripted(error=ModelUnavailable("http://10.0.0.7 is down"))).get("/healthz")
     assert reply.status_code == 503
     assert reply.json()["models"] == [{"type": "Scripted", "status": "unavailable"}]
@@ -313,6 +313,16 @@ def test_health_is_503_when_the_model_or_the_corpus_is_down() -> None:
     reply = client(shelf=Gone()).get("/healthz")
     assert reply.status_code == 503
     assert "/srv" not in reply.text
+    assert "http://10.0.0.7 is down" in caplog.text  # the log has the reasons
+    assert "/srv/corpus is gone" in caplog.text
+
+
+def test_health_is_503_and_not_an_error_whatever_a_model_raises() -> None:
+    class Broken(Scripted):
+        async def acount(self, prompt: Any) -> int:
+            raise RuntimeError("out of order")
+
+    assert client(Broken()).get("/healthz").status_code == 503
 
 
 def test_an_incomplete_or_missing_pipeline_fails_at_the_start() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 from fastapi import FastAPI
 
+from rag.core.trace import TextDelta
 from rag.serve import limits
 from rag.serve.app import create_app
 from rag.serve.chat import Completion, first_words, stream
+from rag.serve.waiting import Drain
 from tests.rag.serve.parts import OneShelf, Scripted, pipeline
 
 CHAT = {"model": "graft", "messages": [{"role": "user", "content": "How long may a suit be worn outside?"}]}
@@ -133,3 +135,28 @@ def test_a_stream_that_outlives_the_shutdown_ends_with_an_error_event() -> None:
     assert json.loads(chunks[4])["error"]["code"] == "shutting_down"
     assert chunks[5] == "[DONE]"
     assert model.cancelled == 1
+
+
+def test_the_drain_is_counted_from_the_stop_and_not_from_the_last_word() -> None:
+    """A model that goes on writing must not put the end off with every word."""
+
+    async def scenario() -> list[str]:
+        stopping = anyio.Event()
+        drain = Drain(stopping.wait, 0.3)
+        events = _words()
+        chunks = stream(Completion("graft", []), await first_words(events), events, False, drain.over)
+        assert "content" in await anext(chunks)
+        stopping.set()
+        async with asyncio.timeout(20):
+            return [chunk async for chunk in chunks]
+
+    rest = asyncio.run(scenario())
+    assert "content" in json.loads(rest[0])["choices"][0]["delta"]
+    assert json.loads(rest[-2])["error"]["code"] == "shutting_down"
+    assert rest[-1] == "[DONE]"
+
+
+async def _words() -> AsyncIterator[TextDelta]:
+    while True:
+        await asyncio.sleep(0.01)
+        yield TextDelta("word ")
