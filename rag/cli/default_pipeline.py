@@ -28,9 +28,8 @@ def build(corpus: Corpus, model: LanguageModel, retriever: RetrieverKind = "hybr
 def _add_search(pipe: Pipeline, corpus: Corpus, retriever: RetrieverKind, k: int) -> str:
     candidates = max(CANDIDATES, k)
     if retriever == "hybrid":
-        from retrievers.dense import Dense
-
         from retrievers.bm25 import BM25
+        from retrievers.dense import Dense
         from retrievers.fuse import Fuse
 
         pipe.add("sparse", BM25(corpus, k=candidates)).add("dense", Dense(corpus, k=candidates)).add("fuse", Fuse(k=k))

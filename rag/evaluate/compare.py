@@ -110,7 +110,7 @@ def _result(data: DataSet, name: str, outcomes: tuple[Outcome, ...], metrics: tu
     if [outcome.question for outcome in outcomes] != [question.id for question in data.questions]:
         raise InputError(f"the outcomes of '{name}' are not those of the questions of {data.name}, one for each and in their order")
     good = [(question, outcome) for question, outcome in zip(data.questions, outcomes, strict=True) if not outcome.error]
-    found = score_all([q for q, _ in good], [o for _, o in good], metrics, language=data.language)
+    found = score_all([q for q, _ in good], [o for _, o in good], metrics, language=data.language, partial=True)
     scores = {}
     for metric_name in metrics:
         values = iter(found[metric_name])
