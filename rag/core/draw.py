@@ -104,7 +104,8 @@ def _arrow(edge: Edge, place: dict[str, tuple[int, int]], height: int) -> str:
         path = f"M{a[0]} {a[1]} C{a[0] + _GAP_X / 2} {a[1]} {b[0] - _GAP_X / 2} {b[1]} {b[0]} {b[1]}"
         middle = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2 - 5)
     dash = ' stroke-dasharray="5 4"' if edge.call else ""
-    text = f'<text x="{middle[0]}" y="{middle[1]}" text-anchor="middle" font-size="10" fill="#718096">{escape(_label(edge))}</text>'
+    halo = 'paint-order="stroke" stroke="#ffffff" stroke-width="4"'  # the label stays readable where the line runs through it
+    text = f'<text x="{middle[0]}" y="{middle[1]}" text-anchor="middle" font-size="10" fill="#4a5568" {halo}>{escape(_label(edge))}</text>'
     return f'<path d="{path}" fill="none" stroke="#4a5568" stroke-width="1.4"{dash} marker-end="url(#tip)"/>{text}'
 
 
