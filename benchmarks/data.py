@@ -6,7 +6,6 @@ import ast
 import csv
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +57,6 @@ def scifact(data: Path) -> RetrievalSet:
 
 
 def _rows(archive: zipfile.ZipFile, name: str) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(sys.maxsize)
     with archive.open(name) as file:
         yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
 
