@@ -49,7 +49,7 @@ wheel: $(STAMP)  ## Build the wheel and try it in a fresh environment of its own
 	$(BIN)/python -m build --quiet --wheel
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/pip install --quiet --constraint constraints.txt dist/*.whl
-	cd dist && ../$(VENV)-wheel/bin/python ../tests/wheel_check.py
+	cd dist && ../$(VENV)-wheel/bin/python -P ../tests/wheel_check.py
 
 check: test test-vllm lint types contract wheel  ## Everything CI runs
 
