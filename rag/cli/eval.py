@@ -56,6 +56,9 @@ def evaluate(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask questions that failed again.")] = False,
     first_token: Annotated[bool, typer.Option("--first-token", help="Stream, and measure the time to the first token.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.", show_default=False)] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write a report with plots and every question to this file.", show_default=False)
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List formats; with a folder, the data sets in it.")] = False,
 ) -> None:
     """Measure pipelines on a data set: scores with intervals, and which differences are more than chance. Run it again to resume.
@@ -76,7 +79,7 @@ def evaluate(
     names = _metrics(metrics, loaded, first_token)
     check_fit(loaded.questions, names)
     pipes = _pipelines(files)
-    view = View(by or [], differ, json_file)
+    view = View(by or [], differ, json_file, html_file)
     view.check(loaded, pipes)
     folder = out or Path("results") / _folder_name(loaded.name, limit, sample, seed)
     session = Session(loaded, folder, in_flight, retry_failed, first_token)

@@ -140,6 +140,7 @@ class View:
     by: Sequence[str]
     differ: tuple[str, str] | None
     json_file: Path | None
+    html_file: Path | None
 
     def check(self, data: DataSet, pipelines: Mapping[str, Pipeline]) -> None:
         """Raise for what could not be shown in the end, before anything is asked."""
@@ -150,14 +151,18 @@ class View:
         for name in self.differ or ():
             if name not in pipelines:
                 raise ConfigError(f"--differ {name}: there is no such pipeline here; there are: {', '.join(pipelines)}")
-        if self.json_file is not None and (self.json_file.is_dir() or not self.json_file.absolute().parent.is_dir()):
-            raise InputError(f"--json {self.json_file}: name a file in a folder that is there")
+        for option, file in (("--json", self.json_file), ("--html", self.html_file)):
+            if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+                raise InputError(f"{option} {file}: name a file in a folder that is there")
+        if self.json_file is not None and self.html_file is not None and self.json_file.resolve() == self.html_file.resolve():
+            raise InputError(f"--json and --html both name {self.html_file}; name two files")
 
     def show(self, comparison: Comparison, session: Session, settings: Mapping[str, Any]) -> None:
-        """The tables on stdout and, where wanted, the JSON file."""
+        """The tables on stdout and, where wanted, the JSON file and the report."""
         from rag.evaluate import table
         from rag.evaluate.account import account
         from rag.evaluate.breakdown import breakdown, differing
+        from rag.evaluate.report import write_report
 
         groups = {by: breakdown(comparison, by) for by in self.by}
         items = differing(comparison, *self.differ) if self.differ else []
@@ -181,6 +186,10 @@ class View:
                 comparison, configurations=session.configurations, rates=session.rates, settings=settings, groups=groups, differing=items
             )
             _write(self.json_file, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+        if self.html_file is not None:
+            write_report(
+                comparison, self.html_file, configurations=session.configurations, rates=session.rates, settings=settings, groups=groups
+            )
 
 
 def _write(file: Path, text: str) -> None:

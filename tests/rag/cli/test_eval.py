@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lxml.html
 import pytest
 
 from rag.evaluate import runner
@@ -54,6 +55,18 @@ def test_two_pipelines_side_by_side(rag: Rag, data: Path, files: list[str]) -> N
     assert [group["value"] for group in figures["breakdown"]["answerable"]] == ["answerable"]
     assert len(figures["differing"]) == 6
     assert "wrong: 2" in half["configuration"]["pipeline"]
+
+
+def test_the_report_holds_the_figures_and_the_questions(rag: Rag, data: Path, files: list[str]) -> None:
+    result = rag("eval", "--data", data, *files, "--html", "report.html", "--json", "figures.json", "--by", "answerable")
+    assert result.exit_code == 0, result.output
+    (script,) = lxml.html.fromstring(Path("report.html").read_text("utf-8")).xpath("//script[@id='data']")
+    report, figures = json.loads(script.text), json.loads(Path("figures.json").read_text())
+    assert report["differences"] == figures["differences"]
+    assert [p["means"] for p in report["pipelines"]] == [p["means"] for p in figures["pipelines"]]
+    assert [p["configuration"] for p in report["pipelines"]] == [p["configuration"] for p in figures["pipelines"]]
+    assert (report["breakdown"], report["settings"]) == (figures["breakdown"], figures["settings"])
+    assert [q["outcomes"][1]["answer"] for q in report["questions"]] == [str(n) for n in range(1, 13)]
 
 
 def test_again_it_asks_nothing_and_says_the_same(rag: Rag, data: Path, files: list[str]) -> None:
@@ -134,6 +147,8 @@ def test_what_is_there_to_measure_on(rag: Rag, data: Path, files: list[str]) -> 
         (["--data", "words.json", "right.yaml", "sub/right.yaml"], "two pipelines are called 'right'"),
         (["--data", "words.json", "right.yaml", "--differ", "right", "wrong"], "--differ wrong: there is no such pipeline"),
         (["--data", "words.json", "right.yaml", "--json", "nowhere/x.json"], "--json nowhere/x.json: name a file"),
+        (["--data", "words.json", "right.yaml", "--html", "nowhere/x.html"], "--html nowhere/x.html: name a file"),
+        (["--data", "words.json", "right.yaml", "--html", "x", "--json", "./x"], "--json and --html both name x"),
         (["--data", "words.json", "right.yaml", "--by", "colour"], "no question has 'colour'"),
         (["--data", "words.json", "right.yaml", "--sample", "13"], "cannot draw a sample of 13"),
         (["--data", "words.json", "right.yaml", "--out", "right.yaml"], "right.yaml: this is a file"),
