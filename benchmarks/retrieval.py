@@ -3,7 +3,7 @@
     python -m benchmarks.retrieval --data ../shared/data
 
 Quality: nDCG@10, recall and R@1 (the share of queries whose first hit is relevant) by ir-measures. Speed: 100,000 synthetic passages; ours
-and the bare library take turns in one process, best of five each.
+and the bare library take turns in one process, best of fifteen each.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def speed(folder: Path, passages: int, queries: int, k: int) -> list[Row]:
         return bare.retrieve(analyzer.tokens(asked), k=k, show_progress=False, n_threads=-1)
 
     some = points[: queries // 4]
-    ours, peer = best_of(lambda: dense.search_vectors(some, k), lambda: flat.search(some, k), 5)
+    ours, peer = best_of(lambda: dense.search_vectors(some, k), lambda: flat.search(some, k), 15)
     rows = [Row("retrieval", "search/faiss", "qps", len(some) / ours, "1/s", "IndexFlatIP", len(some) / peer)]
-    ours, peer = best_of(lambda: sparse.search_batch(asked, k), bare_sparse, 5)
+    ours, peer = best_of(lambda: sparse.search_batch(asked, k), bare_sparse, 15)
     return [*rows, Row("retrieval", "search/bm25s", "qps", queries / ours, "1/s", "bm25s numba", queries / peer)]
 
 
