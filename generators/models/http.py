@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from generators.models.connections import Connections
 from rag.core.errors import ConfigError, InputError, ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class HttpClient:
         self._timeout = timeout
         self._retries = retries
         self._max_connections = max_connections
-        self._pools: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        self._connections: dict[asyncio.AbstractEventLoop, Connections] = {}
         self.transport: httpx.AsyncBaseTransport | None = None  # None: the network
         self.pause = 0.5  # seconds before the first repetition; it doubles
 
@@ -80,7 +81,10 @@ class HttpClient:
         for attempt in range(self._retries + 1):
             delivered = 0
             try:
-                async with self._pool().stream("POST", self._join(path), json=payload, headers=self._headers()) as response:
+                async with (
+                    self._here().client() as client,
+                    client.stream("POST", self._join(path), json=payload, headers=self._headers()) as response,
+                ):
                     if response.is_success:
                         async with aclosing(_events(response, self.address)) as events:
                             async for event in events:
@@ -100,9 +104,9 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close the connections of the running event loop, and forget those of loops that have ended."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.aclose()
+        connections = self._connections.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
         self._forget_ended()
 
     async def _call(self, method: str, path: str, payload: Mapping[str, Any] | None, decode: bool = True) -> Any:
@@ -111,7 +115,8 @@ class HttpClient:
         for attempt in range(self._retries + 1):
             wait = None
             try:
-                response = await self._pool().request(method, self._join(path), json=payload, headers=self._headers())
+                async with self._here().client() as client:
+                    response = await client.request(method, self._join(path), json=payload, headers=self._headers())
                 if response.is_success:
                     return self._decoded(response) if decode else None
                 reason, wait = self._failure(response)
@@ -170,22 +175,17 @@ class HttpClient:
         # httpx turns a user and password within the address into a header that would replace the key's
         return f"{self.address if self._key() else self._url}{path}"
 
-    def _pool(self) -> httpx.AsyncClient:
-        import httpx
-
+    def _here(self) -> Connections:
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
+        found = self._connections.get(loop)
+        if found is None:
             self._forget_ended()
-            limits = httpx.Limits(max_connections=self._max_connections, max_keepalive_connections=self._max_connections)
-            # No limit on the wait for a connection: a call beyond the pool's size queues here, not as a failure.
-            timeout = httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None)
-            pool = self._pools[loop] = httpx.AsyncClient(limits=limits, timeout=timeout, transport=self.transport)
-        return pool
+            found = self._connections[loop] = Connections(self._max_connections, self._timeout, self.transport)
+        return found
 
     def _forget_ended(self) -> None:
-        for loop in [loop for loop in list(self._pools) if loop.is_closed()]:  # a copy: other threads add theirs
-            self._pools.pop(loop, None)
+        for loop in [loop for loop in list(self._connections) if loop.is_closed()]:  # a copy: other threads add theirs
+            self._connections.pop(loop, None)
 
 
 class _StreamCut(Exception):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -19,6 +21,9 @@ from rag.core.registry import component
 from rag.core.sync import iterate_sync, run_sync
 from rag.core.trace import count
 from rag.core.types import Generation, Prompt, Sampling
+
+_REMEMBERED = 256
+"""Prompts whose tokens are kept: methods count a prompt before they send it, and the server should read it once."""
 
 
 @component
@@ -63,6 +68,7 @@ class VLLM:
         self._vocabulary = Vocabulary(self._detokenize)
         self._served: str | None = model
         self._window: int | None = None
+        self._read: OrderedDict[str, tuple[list[int], int]] = OrderedDict()  # requests, with their tokens and the window
 
     @property
     def name(self) -> str:
@@ -221,14 +227,21 @@ class VLLM:
         text: dict[str, Any] = (
             {"prompt": prompt, "add_special_tokens": special} if isinstance(prompt, str) else {"messages": messages_json(prompt)}
         )
-        answer = await self._http.post("/tokenize", {"model": await self._name(), **text})
-        try:
-            self._window = int(answer["max_model_len"])
-            return [int(token) for token in answer["tokens"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{self._http.address} answered /tokenize in a shape that is not vLLM's; for other servers use OpenAICompatible"
-            ) from error
+        request = {"model": await self._name(), **text}
+        key = json.dumps(request)
+        if key not in self._read:
+            answer = await self._http.post("/tokenize", request)
+            try:
+                self._read[key] = [int(token) for token in answer["tokens"]], int(answer["max_model_len"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ModelError(
+                    f"{self._http.address} answered /tokenize in a shape that is not vLLM's; for other servers use OpenAICompatible"
+                ) from error
+        self._read.move_to_end(key)
+        if len(self._read) > _REMEMBERED:
+            self._read.popitem(last=False)
+        ids, self._window = self._read[key]
+        return ids
 
     async def _detokenize(self, ids: list[int]) -> str:
         answer = await self._http.post("/detokenize", {"model": await self._name(), "tokens": ids})

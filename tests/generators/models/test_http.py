@@ -210,7 +210,7 @@ def test_each_event_loop_has_its_own_connections(script: Any) -> None:
 
     asyncio.run(call())
     asyncio.run(call())  # a pool of the first loop would be unusable here
-    assert len(made._pools) == 1
+    assert len(made._connections) == 1
 
 
 EVENTS = 'data: {"a":"x\u2028y好"}\r\n\r\n: comment\ndata:{"a":2}\n\ndata: [DONE]\n\n'.encode()

@@ -153,7 +153,29 @@ def test_token_texts_are_asked_for_once(server: Any) -> None:
     wearer.generate("hello", Sampling(logprobs=1))
     asked = len(server.requests)
     wearer.generate("hello", Sampling(logprobs=1))
-    assert [r.url.path for r in server.requests[asked:]] == ["/tokenize", "/v1/completions"]
+    assert [r.url.path for r in server.requests[asked:]] == ["/v1/completions"]
+
+
+def paths(server: Any) -> list[str]:
+    return [request.url.path for request in server.requests]
+
+
+def test_a_prompt_that_was_counted_is_not_tokenised_again(server: Any) -> None:
+    completing(server, [10], "Hi")
+    counted = model(server, model="base")
+    assert counted.count([Message("user", "hello")]) == 10
+    counted.generate([Message("user", "hello")])
+    assert paths(server) == ["/tokenize", "/v1/completions"]
+    counted.with_adapter("legal").generate([Message("user", "hello")])  # an adapter may bring a tokenizer of its own
+    assert paths(server)[2:] == ["/tokenize", "/v1/completions"]
+
+
+def test_only_so_many_prompts_are_remembered(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generators.models.vllm._REMEMBERED", 2)
+    counted = model(server, model="base")
+    for text in ("a", "b", "a", "c", "a", "b"):
+        counted.count(text)
+    assert [json.loads(r.content)["prompt"] for r in server.requests] == ["a", "b", "c", "b"]
 
 
 def test_chat_messages_go_to_the_servers_template(server: Any) -> None:
