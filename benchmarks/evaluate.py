@@ -18,7 +18,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from retrievers.readers import Skipped, list_files, read_files
 HANDBOOK = Path(__file__).parents[1] / "examples" / "handbook"
 IN_FLIGHT = 64
 MAX_TOKENS = 48
+POOL = 8
+"""Requests that share a client: httpcore looks through all connections of a client for each request, so one for all would be slow."""
 TIMEOUT = 600.0
 """Seconds without a byte. A request that waits in the server's queue until all others are done is slow, not lost."""
 
@@ -123,10 +125,12 @@ def bare(url: str, bodies: Sequence[bytes]) -> float:
     """Seconds from the first byte sent to the last answer read when all ``bodies`` are sent at once."""
 
     async def replay() -> float:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(limits=limits, timeout=TIMEOUT, headers={"Content-Type": "application/json"}) as client:
+        async with AsyncExitStack() as stack:
+            tls, headers = httpx.create_ssl_context(), {"Content-Type": "application/json"}
+            made = [httpx.AsyncClient(verify=tls, timeout=TIMEOUT, headers=headers) for _ in range(-(-len(bodies) // POOL))]
+            clients = [await stack.enter_async_context(client) for client in made]
             start = time.perf_counter()
-            answers = await asyncio.gather(*(client.post(f"{url}/completions", content=body) for body in bodies))
+            answers = await asyncio.gather(*(clients[i // POOL].post(f"{url}/completions", content=body) for i, body in enumerate(bodies)))
             seconds = time.perf_counter() - start
         for answer in answers:
             answer.raise_for_status()
@@ -200,7 +204,7 @@ def options() -> Any:
     """The command line."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--url", help="a running vLLM server, with its /v1; one is started if not given")
-    arguments.add_argument("--questions", type=int, default=128, help="questions of one pass")
+    arguments.add_argument("--questions", type=int, default=64, help="questions of one pass")
     arguments.add_argument("--single", type=int, default=16, help="how many of them are asked one by one")
     arguments.add_argument("--rounds", type=int, default=2, help="passes of each side; the best counts")
     arguments.add_argument("--cache", choices=("empty", "warm"), default="warm", help="the server's prefix cache as a pass begins")

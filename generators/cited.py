@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from generators.citations import MARKER, attach, check
+from generators.needs import check_offers
 from generators.prompts import render
 from generators.write import most_that_fit, remarks, write
 from rag.core.errors import InputError, PromptTooLong
@@ -28,22 +29,31 @@ class Cited:
     Every marker is checked against the passage it names: a `Citation` is valid if the passage holds at least ``threshold`` of the claim's
     content words and all of its numbers. The model's text stays as it wrote it; invalid markers are listed in ``Answer.notes``. If the
     model cites nothing, the passages that support its sentences are appended as markers, and a note says so. ``language`` is that of the
-    prompt.
+    prompt. ``confidence`` is that of `Direct`.
     """
 
     def __init__(
-        self, model: LanguageModel, k: int = 4, max_tokens: int = 256, language: Language = "auto", threshold: float = 0.5
+        self,
+        model: LanguageModel,
+        k: int = 4,
+        max_tokens: int = 256,
+        language: Language = "auto",
+        threshold: float = 0.5,
+        confidence: bool = False,
     ) -> None:
         check_positive(k, "k", "Cited")
         check_positive(max_tokens, "max_tokens", "Cited")
         check_language(language, "Cited")
         if not 0 < threshold <= 1:
             raise InputError(f"Cited: threshold must be above 0 and at most 1, not {threshold!r}")
+        if confidence:
+            check_offers(model, "Cited", "logprobs", "to tell its confidence")
         self.model = model
         self.k = k
         self.max_tokens = max_tokens
         self.language = language
         self.threshold = threshold
+        self.confidence = confidence
 
     async def run(self, question: str, retriever: Retriever, filter: Filter | None = None) -> Answer:
         """Answer ``question`` from what ``retriever`` finds under ``filter``.
@@ -62,7 +72,8 @@ class Cited:
         kept = await most_that_fit(self.model, lambda n: cited_prompt(question, hits[:n], language), len(hits), self.max_tokens)
         notes = self._dropped(hits, kept)
         sources = hits[:kept]
-        generation = await write(self.model, cited_prompt(question, sources, language), Sampling(max_tokens=self.max_tokens))
+        sampling = Sampling(max_tokens=self.max_tokens, logprobs=0 if self.confidence else None)
+        generation = await write(self.model, cited_prompt(question, sources, language), sampling)
         return self._checked(generation.text, sources, language, [*notes, *remarks(generation, self.max_tokens)])
 
     def _dropped(self, hits: Sequence[Hit], kept: int) -> list[str]:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rag.core.errors import InputError, ModelError
 from rag.core.protocols import LanguageModel
-from rag.core.trace import TextDelta, emit, listening
-from rag.core.types import Generation, Prompt, Sampling
+from rag.core.trace import TextDelta, count, emit, listening
+from rag.core.types import Generation, Prompt, Sampling, Token
 
 
 async def write(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Generation:
     """Let ``model`` continue ``prompt``; each piece goes out as a `TextDelta` when someone listens.
 
-    Without a listener the call is a plain `agenerate`, which models batch across questions. Raises `ModelError` if a stream breaks off.
+    Without a listener the call is a plain `agenerate`, which models batch across questions. Log-probabilities, if ``sampling`` asks for
+    them, are counted (`count_confidence`). Raises `ModelError` if a stream breaks off.
     """
-    if not listening():
-        return await model.agenerate(prompt, sampling)
+    generation = await (_streamed(model, prompt, sampling) if listening() else model.agenerate(prompt, sampling))
+    count_confidence(generation.tokens)
+    return generation
+
+
+def count_confidence(tokens: Sequence[Token]) -> None:
+    """Count how sure the model was of tokens that stay in the answer: "logprob", their sum, and "logprob_tokens", their number."""
+    if tokens:
+        count(logprob=sum(token.logprob for token in tokens), logprob_tokens=len(tokens))
+
+
+async def _streamed(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Generation:
     pieces = model.astream(prompt, sampling)
     try:
         async for piece in pieces:

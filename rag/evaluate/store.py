@@ -71,7 +71,7 @@ class RunFolder:
 
     def claim_data(self, key: Mapping[str, Any]) -> None:
         """Make the folder that of these questions. Raises `InputError` if it is that of others."""
-        with self._errors(), self._connection:
+        with _errors(self.path), self._connection:
             row = self._connection.execute("SELECT key FROM data").fetchone()
             if row is None:
                 self._connection.execute("INSERT INTO data VALUES (?)", (_dump(key),))
@@ -80,7 +80,7 @@ class RunFolder:
 
     def claim_run(self, name: str, key: Mapping[str, Any]) -> None:
         """Make ``name`` the run of this pipeline. Raises `InputError` if it is that of another."""
-        with self._errors(), self._connection:
+        with _errors(self.path), self._connection:
             row = self._connection.execute("SELECT key FROM runs WHERE name = ?", (name,)).fetchone()
             if row is None:
                 self._connection.execute("INSERT INTO runs VALUES (?, ?, 0, 0)", (name, _dump(key)))
@@ -89,7 +89,7 @@ class RunFolder:
 
     def key(self, name: str) -> dict[str, Any]:
         """What the run was claimed with. Raises `InputError` if there is no such run."""
-        with self._errors():
+        with _errors(self.path):
             row = self._connection.execute("SELECT key FROM runs WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise InputError(f"{self.path}: there is no run '{name}' in this folder")
@@ -97,14 +97,14 @@ class RunFolder:
 
     def outcomes(self, name: str) -> dict[str, Outcome]:
         """What the run has so far, by question."""
-        with self._errors():
+        with _errors(self.path):
             rows = self._connection.execute("SELECT outcome FROM outcomes WHERE run = ?", (name,)).fetchall()
         found = [_outcome(json.loads(text)) for (text,) in rows]
         return {outcome.question: outcome for outcome in found}
 
     def add(self, name: str, outcome: Outcome) -> None:
         """Write one outcome at once. It takes the place of a failed one of the same question, and of no other."""
-        with self._errors(), self._connection:
+        with _errors(self.path), self._connection:
             changed = self._connection.execute(
                 "INSERT INTO outcomes VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET failed = excluded.failed, outcome = excluded.outcome"
                 " WHERE outcomes.failed",
@@ -115,42 +115,29 @@ class RunFolder:
 
     def add_time(self, name: str, asked: int, seconds: float) -> None:
         """Note that ``asked`` questions took ``seconds`` in all."""
-        with self._errors(), self._connection:
+        with _errors(self.path), self._connection:
             self._connection.execute("UPDATE runs SET asked = asked + ?, seconds = seconds + ? WHERE name = ?", (asked, seconds, name))
 
     def rate(self, name: str) -> float | None:
         """Questions per second over all sessions of the run that came to an end; None if none did."""
-        with self._errors():
+        with _errors(self.path):
             row = self._connection.execute("SELECT asked, seconds FROM runs WHERE name = ?", (name,)).fetchone()
         return row[0] / row[1] if row and row[1] > 0 else None
 
     def _connect(self) -> sqlite3.Connection:
-        with self._errors():
+        with _errors(self.path):
             connection = sqlite3.connect(self.path / DATABASE, isolation_level="IMMEDIATE", check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut the last moments at most
-                self._check_format(connection)
+                if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    _check_format(connection, self.path)
+                else:
+                    _lay_out(connection)
             except BaseException:
                 connection.close()
                 raise
             return connection
-
-    def _check_format(self, connection: sqlite3.Connection) -> None:
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            with connection:
-                connection.execute("BEGIN")
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-            return
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION:
-            raise InputError(f"{self.path / DATABASE}: this database is not one of graft's; choose another folder")
-        if version != FORMAT:
-            raise InputError(
-                f"{self.path}: these runs have format {version}, and this version of graft reads {FORMAT}; choose another folder"
-            )
 
     def _compare(self, before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> None:
         if before != after:
@@ -158,12 +145,50 @@ class RunFolder:
                 f"{self.path}: the folder {what} ({changes(before, after)}); nothing was changed; choose another folder or delete this one"
             )
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+
+def read_runs(path: str | Path) -> dict[str, dict[str, Outcome]]:
+    """All outcomes in the run folder ``path``, by run and question, as far as they have come: it may be in use. Nothing is changed.
+
+    Raises `InputError` if there is no run folder, or one of another format, `RunError` if it cannot be read.
+    """
+    folder = Path(path)
+    if not (folder / DATABASE).is_file():
+        raise InputError(f"{folder}: there is no run folder here; name one that `rag eval --out` or `evaluate` wrote")
+    with _errors(folder):
+        connection = sqlite3.connect(f"{(folder / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
         try:
-            yield
-        except sqlite3.Error as error:
-            raise RunError(f"{self.path / DATABASE}: SQLite cannot go on ({error}); look at the disk, or choose another folder") from error
+            _check_format(connection, folder)
+            found: dict[str, dict[str, Outcome]] = {name: {} for (name,) in connection.execute("SELECT name FROM runs")}
+            for name, text in connection.execute("SELECT run, outcome FROM outcomes"):
+                outcome = _outcome(json.loads(text))
+                found.setdefault(name, {})[outcome.question] = outcome
+        finally:
+            connection.close()
+    return found
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise RunError(f"{path / DATABASE}: SQLite cannot go on ({error}); look at the disk, or choose another folder") from error
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != _APPLICATION:
+        raise InputError(f"{path / DATABASE}: this database is not one of graft's; choose another folder")
+    if version != FORMAT:
+        raise InputError(f"{path}: these runs have format {version}, and this version of graft reads {FORMAT}; choose another folder")
 
 
 def _refuse_foreign(folder: Path) -> None:

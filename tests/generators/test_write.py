@@ -122,3 +122,14 @@ def test_remarks():
     assert remarks(Generation("fine"), 5) == []
     assert remarks(Generation(" \n"), 5) == ["the model wrote no text"]
     assert remarks(Generation("cut", finish="length"), 5) == ["the answer was cut off at max_tokens=5"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_of_what_was_written_are_counted(stream):
+    model = ScriptedModel("one two three", logprob=lambda token: -0.5)
+    with span("answer") as seen, listener([].append if stream else None):
+        asyncio.run(write(model, "prompt", Sampling(logprobs=0)))
+    assert (seen.counts["logprob"], seen.counts["logprob_tokens"]) == (-1.5, 3)
+    with span("answer") as silent:
+        asyncio.run(write(model, "prompt", Sampling()))
+    assert "logprob" not in silent.counts

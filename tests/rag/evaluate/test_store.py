@@ -8,7 +8,7 @@ import pytest
 
 from rag.core.errors import InputError, RunError
 from rag.evaluate.runner import evaluate
-from rag.evaluate.store import DATABASE, RunFolder
+from rag.evaluate.store import DATABASE, RunFolder, read_runs
 from rag.evaluate.types import Outcome
 from tests.rag.evaluate.parts import Numbered, asked, numbers, pipeline
 
@@ -36,6 +36,28 @@ def test_an_outcome_comes_back_as_it_was(tmp_path: Path) -> None:
         assert store.outcomes("b")["q"].error == "failed"
         assert store.outcomes("c") == {}
         assert store.rate("a") is None
+
+
+def test_a_run_is_read_while_it_is_written(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "runs") as store:
+        store.claim_run("a", {})
+        store.claim_run("b", {})
+        store.add("a", WHOLE)
+        assert read_runs(tmp_path / "runs") == {"a": {"q": WHOLE}, "b": {}}
+    assert read_runs(tmp_path / "runs")["a"] == {"q": WHOLE}
+
+
+def test_what_is_no_run_folder_is_not_read_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no run folder here"):
+        read_runs(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+    with sqlite3.connect(tmp_path / DATABASE) as other:
+        other.execute("CREATE TABLE x (y)")
+    with pytest.raises(InputError, match="not one of graft's"):
+        read_runs(tmp_path)
+    (tmp_path / DATABASE).write_bytes(b"no database at all" * 100)
+    with pytest.raises(RunError, match="SQLite cannot go on"):
+        read_runs(tmp_path)
 
 
 def test_only_a_failed_outcome_is_replaced(tmp_path: Path) -> None:
