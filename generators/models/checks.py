@@ -63,6 +63,8 @@ def _check_sampling(sampling: Sampling) -> None:
         raise InputError(f"top_p is a number above 0 and at most 1, not {sampling.top_p!r}")
     if sampling.logprobs is not None and (not _whole(sampling.logprobs) or not 0 <= sampling.logprobs <= MAX_LOGPROBS):
         raise InputError(f"logprobs is None or a whole number from 0 to {MAX_LOGPROBS}, not {sampling.logprobs!r}")
+    if len(sampling.logprob_ids) > MAX_LOGPROBS or not all(_whole(token) and token >= 0 for token in sampling.logprob_ids):
+        raise InputError(f"logprob_ids holds at most {MAX_LOGPROBS} token ids from 0, not {sampling.logprob_ids!r}")
     if sampling.seed is not None and (not _whole(sampling.seed) or not 0 <= sampling.seed < 2**63):
         raise InputError(f"seed is None or a whole number from 0 to 2**63 - 1, not {sampling.seed!r}")
     stop: Any = sampling.stop
@@ -93,6 +95,13 @@ def check_scored(tokens: int, window: int, name: str, reserved: int = 0) -> None
         raise PromptTooLong(
             f"prompt and continuation take {tokens} tokens together; the window of {name} holds {room}: give a shorter prompt"
         )
+
+
+def parted(prompt: Prompt) -> tuple[Prompt, str]:
+    """``prompt`` without the beginning of an answer, and that beginning: what the last message of a chat says if it is the assistant's."""
+    if isinstance(prompt, str) or len(prompt) < 2 or prompt[-1].role != "assistant":
+        return prompt, ""
+    return prompt[:-1], prompt[-1].content
 
 
 def messages_json(prompt: Sequence[Message]) -> list[dict[str, str]]:

@@ -29,21 +29,29 @@ def payload(model: str, ids: Sequence[int], sampling: Sampling, stream: bool = F
         request["seed"] = sampling.seed
     if sampling.logit_bias:
         request["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
-    if sampling.logprobs is not None:
-        request["logprobs"] = sampling.logprobs
+    if sampling.logprob_ids:
+        request["logprob_token_ids"] = list(sampling.logprob_ids)
+    if (wanted := _alternatives(sampling)) is not None:
+        request["logprobs"] = wanted
         # The server names alternatives either by text (then those of equal text, all bytes of unfinished characters, fall together) or
         # by id. Only ids are exact.
-        request["return_tokens_as_token_ids"] = sampling.logprobs > 0
+        request["return_tokens_as_token_ids"] = wanted > 0
     if stream:
         request["stream"] = True
     return request
+
+
+def _alternatives(sampling: Sampling) -> int | None:
+    """How many alternatives come with each token; None if not even its own log-probability does."""
+    return len(sampling.logprob_ids) or sampling.logprobs
 
 
 class Completion:
     """Collects one answer, whole or event by event."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+        self._alternatives = _alternatives(sampling)
+        self._ids_wanted = frozenset(sampling.logprob_ids)
         self._text: list[str] = []
         self._pieces: list[str] = []
         self._logprobs: list[float] = []
@@ -61,7 +69,7 @@ class Completion:
             text = str(choice["text"])
             self._text.append(text)
             self.ids += [int(token) for token in choice.get("token_ids") or ()]
-            if self._sampling.logprobs is not None and choice["logprobs"] is not None:
+            if self._alternatives is not None and choice["logprobs"] is not None:
                 self._add_logprobs(choice["logprobs"])
             if choice.get("finish_reason"):
                 self._finish = str(choice["finish_reason"])
@@ -81,7 +89,7 @@ class Completion:
             )
         text = "".join(self._text)
         tokens: tuple[Token, ...] = ()
-        if self._sampling.logprobs is not None:
+        if self._alternatives is not None:
             tokens = await self._tokens(text, vocabulary)
         return Generation(
             text=text,
@@ -94,14 +102,14 @@ class Completion:
 
     def _add_logprobs(self, logprobs: Any) -> None:
         self._logprobs += [float(value) for value in logprobs["token_logprobs"]]
-        if not self._sampling.logprobs:
+        if not self._alternatives:
             self._pieces += logprobs["tokens"]
             return
         for alternatives in logprobs["top_logprobs"]:
             ranked = sorted(
                 ((int(key.removeprefix("token_id:")), float(value)) for key, value in alternatives.items()), key=lambda a: -a[1]
             )
-            self._top.append(ranked[: self._sampling.logprobs])
+            self._top.append([a for a in ranked if not self._ids_wanted or a[0] in self._ids_wanted][: self._alternatives])
 
     async def _tokens(self, text: str, vocabulary: Vocabulary) -> tuple[Token, ...]:
         if len(self._logprobs) != len(self.ids):
@@ -110,7 +118,7 @@ class Completion:
             )
         top: list[tuple[tuple[int, str, float], ...]] = [()] * len(self.ids)
         pieces = self._pieces
-        if self._sampling.logprobs:
+        if self._alternatives:
             pieces = await vocabulary.pieces(self.ids)
             texts = await vocabulary.texts(token for ranked in self._top for token, _ in ranked)
             top = [tuple((token, texts[token], logprob) for token, logprob in ranked) for ranked in self._top]

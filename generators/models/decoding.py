@@ -68,8 +68,8 @@ class Writing:
         ends = token in end_tokens
         piece = "" if ends else self._detokenizer.add(token)
         self.text += piece
-        if self.sampling.logprobs is not None:
-            logprob, top = self._measure(token, logits, self.sampling.logprobs)
+        if self.sampling.logprobs is not None or self.sampling.logprob_ids:
+            logprob, top = self._measure(token, logits, self.sampling.logprobs or 0)
             self._tokens.append(Token(piece, token, logprob, start, len(self.text), top))
         if ends:
             self.finish = "stop"
@@ -88,10 +88,14 @@ class Writing:
 
     def _measure(self, token: int, logits: torch.Tensor, n: int) -> tuple[float, tuple[tuple[int, str, float], ...]]:
         logprobs = logits.log_softmax(-1)
-        if n == 0:
+        if self.sampling.logprob_ids:
+            wanted = list(self.sampling.logprob_ids)
+            pairs = sorted(zip(wanted, logprobs[wanted].tolist(), strict=True), key=lambda pair: -pair[1])
+        elif n == 0:
             return float(logprobs[token]), ()
-        values, ids = logprobs.topk(min(n, logprobs.shape[-1]))
-        pairs = zip(ids.tolist(), values.tolist(), strict=True)
+        else:
+            values, ids = logprobs.topk(min(n, logprobs.shape[-1]))
+            pairs = list(zip(ids.tolist(), values.tolist(), strict=True))
         return float(logprobs[token]), tuple((i, self._spell(i), value) for i, value in pairs)
 
     def _tell(self) -> None:

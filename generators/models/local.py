@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from generators.models.checks import check_scored, check_text, checked, fitted, messages_json
+from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
 from generators.models.decoding import Engine, Reading, Writing
 from generators.models.embedded import resolve, without_progress_bars
 from generators.models.together import together
@@ -64,7 +64,7 @@ class Local:
     @property
     def capabilities(self) -> frozenset[str]:
         """All but "adapters"."""
-        return frozenset({"logprobs", "score", "logit_bias"})
+        return frozenset({"logprobs", "score", "logit_bias", "token_ids", "prefix"})
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
@@ -126,6 +126,12 @@ class Local:
         await self._ready()
         return len(self._encode(prompt))
 
+    async def aencode(self, text: str) -> list[int]:
+        """The ids of ``text`` as the model would write it, without special tokens."""
+        check_text(text, "the text")
+        await self._ready()
+        return self._encode(text, special=False)
+
     def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Blocking twin of `agenerate`."""
         return run_sync(self.agenerate(prompt, sampling))
@@ -156,13 +162,19 @@ class Local:
     async def _writing(self, prompt: Prompt, sampling: Sampling, listener: Any = None) -> Writing:
         checked(prompt, sampling)
         parts = await self._ready()
-        for token in sampling.logit_bias:
+        for token in (*sampling.logit_bias, *sampling.logprob_ids):
             if token >= parts.vocabulary:
-                raise InputError(f"logit_bias names the token {token}; {self.name} has the tokens 0 to {parts.vocabulary - 1}")
+                raise InputError(
+                    f"logit_bias or logprob_ids names the token {token}; {self.name} has the tokens 0 to {parts.vocabulary - 1}"
+                )
         ids = self._encode(prompt)
         return Writing(ids, fitted(sampling, len(ids), parts.window, self.name), listener)
 
     def _encode(self, prompt: Prompt, special: bool = True) -> list[int]:
+        chat, beginning = parted(prompt)
+        if beginning:  # tokens apart, as the model itself would have written them behind the template
+            return [*self._encode(chat), *self._encode(beginning, special=False)]
+        prompt = chat
         tokenizer = self._loaded().tokenizer
         with self._encoding:
             if isinstance(prompt, str):

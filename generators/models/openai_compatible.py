@@ -105,6 +105,10 @@ class OpenAICompatible:
         messages = _messages(prompt)
         return sum(math.ceil(len(message.content.encode()) / _BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE for message in messages)
 
+    async def aencode(self, text: str) -> list[int]:
+        """Not offered by this format: raises `MissingCapability`."""
+        raise MissingCapability(f"{self.model} at {self._http.address} tells no token ids over chat completions; use VLLM or Local")
+
     def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Blocking twin of `agenerate`."""
         return run_sync(self.agenerate(prompt, sampling))
@@ -143,6 +147,8 @@ class OpenAICompatible:
             request["seed"] = sampling.seed
         if sampling.logit_bias:
             request["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+        if sampling.logprob_ids:
+            raise MissingCapability(f"{self.model} at {self._http.address} takes no token ids over chat completions; use VLLM or Local")
         if sampling.logprobs is not None:
             request |= {"logprobs": True, "top_logprobs": sampling.logprobs}
         return request

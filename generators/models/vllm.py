@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
-from generators.models.checks import check_scored, check_text, checked, fitted, messages_json
+from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
 from generators.models.completion import Completion, payload, scored
 from generators.models.http import HttpClient
 from generators.models.together import together
@@ -85,7 +85,7 @@ class VLLM:
     @property
     def capabilities(self) -> frozenset[str]:
         """All that the contract knows."""
-        return frozenset({"logprobs", "score", "logit_bias", "adapters"})
+        return frozenset({"logprobs", "score", "logit_bias", "token_ids", "prefix", "adapters"})
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
@@ -132,6 +132,11 @@ class VLLM:
         """Tokens that ``prompt`` takes, the chat template included."""
         checked(prompt)
         return len(await self._tokens(prompt))
+
+    async def aencode(self, text: str) -> list[int]:
+        """The ids of ``text`` as the model would write it, without special tokens."""
+        check_text(text, "the text")
+        return await self._tokens(text, special=False)
 
     def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Blocking twin of `agenerate`."""
@@ -224,6 +229,10 @@ class VLLM:
         return self.adapter or name, window
 
     async def _tokens(self, prompt: Prompt, special: bool = True) -> list[int]:
+        chat, beginning = parted(prompt)
+        if beginning:  # tokens apart, as the model itself would have written them behind the template
+            return [*await self._tokens(chat), *await self._tokens(beginning, special=False)]
+        prompt = chat
         text: dict[str, Any] = (
             {"prompt": prompt, "add_special_tokens": special} if isinstance(prompt, str) else {"messages": messages_json(prompt)}
         )

@@ -39,7 +39,11 @@ class LanguageModel(Protocol):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """A subset of {"logprobs", "score", "logit_bias", "adapters"}."""
+        """A subset of these.
+
+        "logprobs": log-probabilities of what it writes; "score": `ascore`; "logit_bias": `Sampling.logit_bias`; "token_ids": `aencode` and
+        `Sampling.logprob_ids`; "prefix": it continues a last message of the assistant; "adapters": it wears them.
+        """
         ...
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = ...) -> Generation:
@@ -56,6 +60,10 @@ class LanguageModel(Protocol):
 
     async def acount(self, prompt: Prompt) -> int:
         """Tokens that ``prompt`` takes, the chat template included."""
+        ...
+
+    async def aencode(self, text: str) -> list[int]:
+        """The ids of ``text`` as the model would write it. Raises `MissingCapability` without "token_ids"."""
         ...
 
 

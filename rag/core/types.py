@@ -65,14 +65,18 @@ class Message:
 
 
 Prompt = Union[str, Sequence[Message]]
-"""Raw text that the model continues, or chat messages that the model's own template renders (once)."""
+"""Raw text that the model continues, or chat messages that the model's own template renders (once).
+
+A last message of the assistant is the beginning of the answer, which a model with the capability "prefix" continues.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a model writes. ``temperature`` 0 is greedy.
 
-    ``logprobs``: None asks for none; n ≥ 0 asks for each token's own log-probability and its n most likely alternatives.
+    ``logprobs``: None asks for none; n ≥ 0 asks for each token's own log-probability and its n most likely alternatives; ``logprob_ids``
+    asks for these alternatives instead (capability "token_ids").
     ``stop`` strings end the text and are not part of it. ``logit_bias`` maps token ids to an addend on their logits.
     """
 
@@ -83,6 +87,7 @@ class Sampling:
     seed: int | None = None
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
+    logprob_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
+def _id(piece: str) -> int:
+    return sum(map(ord, piece)) % 1000
+
+
 @dataclass
 class ScriptedModel:
     """A `LanguageModel` whose text is ``reply``: one text for every prompt, texts in turn, or a function of the prompt's text.
@@ -78,6 +82,9 @@ class ScriptedModel:
         self.counted += 1
         return self._size(prompt)
 
+    async def aencode(self, text: str) -> list[int]:
+        return [_id(word) for word in pieces(text)]
+
     def _reply(self, prompt: Prompt) -> str:
         if callable(self.reply):
             return self.reply(prompt_text(prompt))
@@ -91,7 +98,7 @@ class ScriptedModel:
     def _tokens(self, words: Sequence[str]) -> tuple[Token, ...]:
         tokens, at = [], 0
         for word in words:
-            tokens.append(Token(word, sum(map(ord, word)) % 1000, self.logprob(word), at, at + len(word)))
+            tokens.append(Token(word, _id(word), self.logprob(word), at, at + len(word)))
             at += len(word)
         return tuple(tokens)
 

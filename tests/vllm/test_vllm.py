@@ -187,6 +187,23 @@ def test_seeds_and_bias(served: VLLM) -> None:
     assert served.generate("The weather today", Sampling(max_tokens=1, logprobs=0, logit_bias={token: -100.0})).tokens[0].id != token
 
 
+def test_log_probabilities_of_named_tokens_agree(served: VLLM, local: Local) -> None:
+    ids = tuple(local.generate(PROMPTS[0], Sampling(max_tokens=1, logprobs=20)).tokens[0].top[place][0] for place in (0, 9, 19))
+    here, there = (m.generate(PROMPTS[0], Sampling(max_tokens=3, logprob_ids=ids)) for m in (local, served))
+    for ours, theirs in zip(here.tokens, there.tokens, strict=True):
+        assert {id for id, _, _ in theirs.top} == set(ids)
+        assert [value for _, _, value in theirs.top] == pytest.approx([value for _, _, value in ours.top], abs=1e-3)
+
+
+def test_an_answer_that_was_begun_is_continued(served: VLLM, local: Local) -> None:
+    chat = [Message("user", "Name the planets of the solar system.")]
+    whole = served.generate(chat, Sampling(max_tokens=24, logprobs=0))
+    cut = whole.tokens[12].start
+    begun = [*chat, Message("assistant", whole.text[:cut])]
+    assert served.count(begun) == local.count(begun)
+    assert whole.text[:cut] + served.generate(begun, Sampling(max_tokens=12)).text == whole.text
+
+
 def test_refusals(served: VLLM) -> None:
     with pytest.raises(ModelRefused, match="nobody"):
         served.with_adapter("nobody").generate("a")

@@ -136,6 +136,30 @@ def test_logit_bias_forces_and_forbids(tiny: Local, plain: SimpleNamespace) -> N
     assert tiny.generate("the", Sampling(max_tokens=1, logprobs=0, logit_bias={best: -100.0})).tokens[0].id != best
 
 
+def test_log_probabilities_of_named_tokens(tiny: Local) -> None:
+    wide = tiny.generate("The pump", Sampling(max_tokens=4, logprobs=20))
+    named = tuple(wide.tokens[0].top[place][0] for place in (7, 0, 3))
+    narrow = tiny.generate("The pump", Sampling(max_tokens=4, logprob_ids=named))
+    assert narrow.text == wide.text
+    assert narrow.tokens[0].top == tuple(wide.tokens[0].top[place] for place in (0, 3, 7))  # best first
+    assert [{id for id, _, _ in token.top} for token in narrow.tokens] == [set(named)] * 4
+    with pytest.raises(InputError, match="at most 20 token ids"):
+        tiny.generate("x", Sampling(logprob_ids=tuple(range(21))))
+    with pytest.raises(InputError, match="names the token 999999"):
+        tiny.generate("x", Sampling(logprob_ids=(999999,)))
+
+
+def test_an_answer_that_was_begun_is_continued(tiny: Local) -> None:
+    chat = [Message("user", "Who keeps the lamp?")]
+    whole = tiny.generate(chat, Sampling(max_tokens=8, logprobs=0))
+    cut = whole.tokens[3].start
+    begun = [*chat, Message("assistant", whole.text[:cut])]
+    assert asyncio.run(tiny.acount(begun)) == asyncio.run(tiny.acount(chat)) + len(asyncio.run(tiny.aencode(whole.text[:cut])))
+    ids = tiny._encode(begun)
+    assert ids[: len(tiny._encode(chat))] == tiny._encode(chat)  # nothing ends the turn or opens another
+    assert tiny._encode([*chat, Message("assistant", "")]) == tiny._encode(chat)
+
+
 def test_logit_bias_beyond_the_vocabulary(tiny: Local) -> None:
     with pytest.raises(InputError, match=r"token 99999.*0 to 299"):
         tiny.generate("the", Sampling(logit_bias={99999: 1.0}))
@@ -271,7 +295,7 @@ def test_arguments_are_checked_and_kept(tiny_folder: Any) -> None:
         Local(adapter="mine")
     with pytest.raises(MissingCapability, match="merge"):
         Local(str(tiny_folder)).with_adapter("mine")
-    assert Local().capabilities == {"logprobs", "score", "logit_bias"}
+    assert Local().capabilities == {"logprobs", "score", "logit_bias", "token_ids", "prefix"}
 
 
 def test_a_folder_that_holds_no_model(tmp_path: Any) -> None:

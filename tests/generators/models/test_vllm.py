@@ -139,6 +139,24 @@ def test_offsets_of_characters_in_pieces(server: Any, logprobs: int) -> None:
         assert all(t.top == () for t in got.tokens)
 
 
+def test_named_tokens_are_asked_for_by_id(server: Any) -> None:
+    completing(server, [10, 2], "Hi")
+    got = model(server).generate("hello", Sampling(max_tokens=3, logprob_ids=(22, 10)))
+    body = last_body(server)
+    assert (body["logprob_token_ids"], body["logprobs"], body["return_tokens_as_token_ids"]) == ([22, 10], 2, True)
+    assert {id for id, _, _ in got.tokens[0].top} == {10, 22}
+    assert {id for id, _, _ in got.tokens[1].top} == {10, 22}  # the token that was written was not asked for
+
+
+def test_an_answer_that_was_begun_is_continued(server: Any) -> None:
+    completing(server, [10], "Hi")
+    model(server).generate([Message("user", "abc"), Message("assistant", "It is ")])
+    chat, beginning = (json.loads(r.content) for r in server.requests if r.url.path == "/tokenize")
+    assert chat["messages"] == [{"role": "user", "content": "abc"}]
+    assert (beginning["prompt"], beginning["add_special_tokens"]) == ("It is ", False)
+    assert last_body(server)["prompt"] == [*range(100, 108), *range(100, 106)]
+
+
 @pytest.mark.parametrize("logprobs", [0, 1])
 def test_a_stop_string_cuts_the_tokens(server: Any, logprobs: int) -> None:
     completing(server, [10, 30, 31], "Hi st", "stop", "op")
@@ -357,6 +375,6 @@ def test_configuration_and_capabilities(server: Any) -> None:
         "adapter": "a",
         "api_key_env": "KEY",
     }
-    assert VLLM().capabilities == {"logprobs", "score", "logit_bias", "adapters"}
+    assert VLLM().capabilities == {"logprobs", "score", "logit_bias", "token_ids", "prefix", "adapters"}
     with pytest.raises(InputError, match="http"):
         VLLM("localhost:8000")

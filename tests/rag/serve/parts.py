@@ -67,6 +67,9 @@ class Scripted:
             raise self.error
         return 40
 
+    async def aencode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
 
 class OneShelf:
     """A corpus of one passage, and the retriever over it."""
