@@ -5,21 +5,20 @@ Numbered citations follow Gao et al., "Enabling Large Language Models to Generat
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from generators.citations import MARKER, attach, check
 from generators.needs import check_offers
+from generators.passages import numbered
 from generators.prompts import render
+from generators.retrieval import retrieve
 from generators.write import most_that_fit, remarks, write
 from rag.core.errors import InputError, PromptTooLong
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
-from rag.core.trace import Retrieved, TextDelta, count, emit, note
-from rag.core.types import Answer, Filter, Hit, Message, Passage, Sampling
+from rag.core.trace import TextDelta, emit, note
+from rag.core.types import Answer, Filter, Hit, Message, Sampling
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
-
-_BLANK_LINES = re.compile(r"\n\s*\n")
 
 
 @component
@@ -63,9 +62,11 @@ class Cited:
         if the question is empty or does not fit by itself, and `PromptTooLong` if the best passage does not fit beside it.
         """
         question = check_question(question)
-        hits = (await retriever.asearch(question, self.k, filter))[: self.k]
-        count(retrievals=1)
-        emit(Retrieved(question, tuple(hits)))
+        return await self.read(question, await retrieve(retriever, question, self.k, filter))
+
+    async def read(self, question: str, hits: Sequence[Hit]) -> Answer:
+        """Answer ``question`` from ``hits``, as `run` does from those it retrieves: for methods that gather passages in their own way."""
+        question = check_question(question)
         language = prompt_language(self.language, question)
         if not hits:
             return _nothing_found(language)
@@ -109,17 +110,10 @@ def cited_prompt(question: str, hits: Sequence[Hit], language: str) -> list[Mess
 
     With the rules beside the question, a model of 135M parameters answers half as many questions rightly (XQuAD, gold and two distractors).
     """
-    passages = "\n\n".join(f"[{number}] {passage_data(hit.passage)}" for number, hit in enumerate(hits, start=1))
     return [
         Message("system", render("cited_system", language, unknown=render("unknown", language))),
-        Message("user", render("cited", language, passages=passages, question=as_data(question))),
+        Message("user", render("cited", language, passages=numbered(hits), question=as_data(question))),
     ]
-
-
-def passage_data(passage: Passage) -> str:
-    """Title and text of ``passage``, as data."""
-    text = _BLANK_LINES.sub("\n", as_data(passage.text).strip())  # a blank line ends a passage in the prompt, so none may hold one
-    return f"{as_data(passage.title).strip()}\n{text}" if passage.title else text
 
 
 def _nothing_found(language: str) -> Answer:

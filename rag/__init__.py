@@ -54,6 +54,7 @@ COMPONENTS: dict[str, str] = {
     "OpenAICompatible": "generators.models.openai_compatible",
     "Direct": "generators.direct",
     "Cited": "generators.cited",
+    "FinalAnswer": "generators.final_answer",
 }
 
 __version__ = "0.1.0"

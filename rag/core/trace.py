@@ -83,6 +83,16 @@ class Retrieved:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """A call of a tool that a method made while it wrote. ``error`` says why there is no ``output``."""
+
+    tool: str
+    input: str
+    output: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStarted:
     """A node began."""
 
@@ -97,7 +107,7 @@ class NodeFinished:
     span: Span
 
 
-Event = Union[TextDelta, Retrieved, NodeStarted, NodeFinished]
+Event = Union[TextDelta, Retrieved, ToolCalled, NodeStarted, NodeFinished]
 
 current_span: ContextVar[Span | None] = ContextVar("graft_span", default=None)
 _sink: ContextVar[Callable[[Any], object] | None] = ContextVar("graft_sink", default=None)
