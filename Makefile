@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PACKAGES := rag retrievers generators tools adapters benchmarks tests
 
-.PHONY: help setup demo test test-vllm lint types contract wheel check format clean
+.PHONY: help setup demo test test-vllm test-browser bench lint types contract wheel check format clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,13 @@ test: $(STAMP)  ## Run the tests (no network, no server)
 test-vllm: $(STAMP)  ## Run the tests that start a real vLLM server
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
+# Debian's Chromium; Playwright only drives it, so it fetches no browser of its own.
+test-browser: $(STAMP)  ## Run the tests that look at pages in a headless Chromium
+	$(BIN)/python -m pytest -m browser tests/browser
+
+bench: $(STAMP)  ## Measure everything beside peers (hours on two cores) and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks --data ../shared/data
+
 lint: $(STAMP)  ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +58,7 @@ wheel: $(STAMP)  ## Build the wheel and try it in a fresh environment of its own
 	$(VENV)-wheel/bin/pip install --quiet --constraint constraints.txt dist/*.whl
 	cd dist && ../$(VENV)-wheel/bin/python -P ../tests/wheel_check.py
 
-check: test test-vllm lint types contract wheel  ## Everything CI runs
+check: test test-vllm test-browser lint types contract wheel  ## Everything CI runs
 
 clean:  ## Remove what was built (not the environment)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo $(VENV)-wheel

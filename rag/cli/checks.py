@@ -26,6 +26,9 @@ EXTRAS = {
         ("sentence_transformers", "sentence-transformers"),
         ("faiss", "faiss-cpu"),
     ),
+    "eval": (("ir_measures", "ir-measures"),),
+    "datasets": (("datasets", "datasets"),),
+    "mcp": (("mcp", "mcp"),),
     "serve": (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("sse_starlette", "sse-starlette")),
 }
 

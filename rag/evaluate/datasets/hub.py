@@ -39,7 +39,7 @@ def _download(address: str, name: str, config: str | None) -> Any:
         import datasets  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingDependency(
-            f"{address}: reading from the Hugging Face hub needs the package datasets: pip install datasets;"
+            f"{address}: reading from the Hugging Face hub needs the package datasets: pip install 'graft-rag[datasets]';"
             " or download the file and give its path"
         ) from error
     try:

@@ -93,6 +93,6 @@ def _ir_measures() -> ModuleType:
     try:
         import ir_measures
     except ImportError as error:
-        raise MissingDependency("retrieval metrics need the package ir-measures: pip install 'graft-rag[bench]'") from error
+        raise MissingDependency("retrieval metrics need the package ir-measures: pip install 'graft-rag[eval]'") from error
     module: ModuleType = ir_measures
     return module

@@ -37,16 +37,32 @@ function section(id, title, ...children) {
   return part;
 }
 
-// Wide tables scroll inside their own frame, which the keyboard reaches.
-function table(caption, columns, rows) {
-  const head = columns.map((column) => make("th", { scope: "col", class: column.number ? "number" : null }, column.name));
+// Wide tables scroll inside their own frame, which the keyboard reaches. `groups` are headings over columns: [text, how many].
+function table(caption, columns, rows, groups) {
+  const over = groups ? make("tr", { class: "over" }, groups.map(([text, width]) => make(text ? "th" : "td", { scope: text ? "colgroup" : null, colspan: width }, text))) : null;
+  const head = columns.map((column) => make("th", { scope: "col", class: column.number ? "number" : null }, breakable(column.name)));
   const body = rows.map((row) =>
     make("tr", {}, row.map((cell, place) =>
       place === 0
         ? make("th", { scope: "row", dir: "auto" }, cell)
         : make("td", { class: columns[place].number ? "number" : null, dir: columns[place].number ? null : "auto" }, cell))));
-  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, head)), make("tbody", {}, body)));
+  return [make("p", { class: "caption" }, caption),
+    make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+      make("table", { class: groups ? "stacked" : null, "aria-label": caption }, make("thead", {}, over, make("tr", {}, head)), make("tbody", {}, body)))];
+}
+
+// Names of metrics may go on in a new line after an underscore.
+function breakable(name) {
+  return name.split("_").flatMap((part, place) => (place ? ["_", make("wbr"), part] : [part]));
+}
+
+// A pipeline by its colour, its number and its name.
+function pipelineName(name, place) {
+  return [key(place), make("span", { dir: "auto", class: "name" }, name)];
+}
+
+function key(place) {
+  return make("span", { class: `key ${colour(place)}` }, place + 1);
 }
 
 function choice(label, options, chosen, change) {
@@ -55,8 +71,8 @@ function choice(label, options, chosen, change) {
   return make("label", { class: "choice" }, make("span", {}, label), select);
 }
 
-function terms(pairs) {
-  return make("dl", {}, pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined)
+function terms(pairs, kind) {
+  return make("dl", { class: kind }, pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined)
     .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", { dir: "auto" }, value))));
 }
 
@@ -83,6 +99,23 @@ function chance(p) {
 
 function interval(mean, show) {
   return mean ? `${show(mean.mean)} [${show(mean.low)}, ${show(mean.high)}]` : "–";
+}
+
+// The same as elements, to be set one below the other.
+function estimate(mean, show, ...marks) {
+  return mean ? [show(mean.mean), marks, " ", make("span", { class: "range" }, `[${show(mean.low)}, ${show(mean.high)}]`)] : "–";
+}
+
+function isolated(text) {
+  return `\u2068${text}\u2069`;
+}
+
+// As much of the text as fits so many letters; those of Chinese, Japanese and Korean are twice as wide.
+function fitted(text, length) {
+  let room = length;
+  const letters = Array.from(text);
+  const end = letters.findIndex((letter) => (room -= letter.codePointAt(0) > 0x2e7f ? 2 : 1) < 0);
+  return end < 0 ? text : `${letters.slice(0, Math.max(1, end - 1)).join("")}…`;
 }
 
 function some(count, noun) {

@@ -21,7 +21,7 @@ from rag.evaluate.report.payload import embedded, payload
 LIMIT = 32 * 2**20
 """Bytes of questions, passages and traces that a report holds."""
 
-_SCRIPTS = ("dom.js", "plots.js", "questions.js", "script.js")
+_SCRIPTS = ("dom.js", "axes.js", "plots.js", "detail.js", "questions.js", "script.js")
 
 
 def write_report(

@@ -1,143 +1,77 @@
 "use strict";
-// Plots are drawn to the width at hand, so that their text keeps its size on a small screen. A pipeline is a colour and a number.
+// The plots: means with their intervals, quality against cost, a plot for each group of questions, and calibration.
 
-const MARGIN = { left: 46, right: 16, top: 12, bottom: 42 };
-const COLOURS = 8;
-
-function colour(place) {
-  return `s${place % COLOURS}`;
-}
-
-function legend(names, remarks) {
-  return make("ol", { class: "legend" }, names.map((name, place) =>
-    make("li", {}, make("span", { class: `key ${colour(place)}`, "aria-hidden": "true" }, place + 1), make("span", { dir: "auto" }, name),
-      remarks && remarks[place] ? ` ${remarks[place]}` : "")));
-}
-
-// A figure that draws itself again when its width changes.
-function figure(title, paint, ...below) {
-  const canvas = make("div", { class: "canvas" });
-  const element = make("figure", {}, make("figcaption", {}, title), canvas, below);
-  let width = 0;
-  function repaint() {
-    const now = Math.max(240, Math.min(720, canvas.clientWidth || 640));
-    if (now === width) return;
-    width = now;
-    replace(canvas, paint(now));
-  }
-  element.repaint = repaint;
-  return element;
-}
-
-function repaintAll() {
-  for (const element of document.querySelectorAll("figure")) if (element.repaint) element.repaint();
-}
-
-function ticks(low, high) {
-  const rough = (high - low || 1) / 5;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= rough);
-  const found = [];
-  for (let place = Math.ceil(low / step); place * step <= high * (1 + 1e-9) + 1e-12; place += 1) found.push(Number((place * step).toPrecision(6)));
-  return found;
-}
-
-function scale(low, high, from, to) {
-  return (value) => from + ((value - low) / (high - low || 1)) * (to - from);
-}
-
-function picture(width, height, label, ...children) {
-  return draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, children);
-}
-
-function word(x, y, anchor, ...content) {
-  return draw("text", { x, y, "text-anchor": anchor }, content);
-}
-
-function line(x1, y1, x2, y2, kind) {
-  return draw("line", { x1, y1, x2, y2, class: kind });
-}
-
-function disc(x, y, place) {
-  return draw("g", {}, draw("circle", { cx: x, cy: y, r: 9, class: colour(place) }),
-    draw("text", { x, y: y + 4, "text-anchor": "middle", class: "in-disc" }, place + 1));
-}
-
-// Two axes with named scales; `paint(x, y)` gives what stands between them.
-function axes(width, height, label, across, up, paint) {
-  const x = scale(across.low, across.high, MARGIN.left, width - MARGIN.right);
-  const y = scale(up.low, up.high, height - MARGIN.bottom, MARGIN.top);
-  const bottom = height - MARGIN.bottom;
-  const steps = ticks(across.low, across.high);
-  const shown = width < 420 ? steps.filter((_, place) => place % 2 === 0) : steps;
-  return picture(width, height, label,
-    ticks(up.low, up.high).map((value) => [line(MARGIN.left, y(value), width - MARGIN.right, y(value), "grid"), word(MARGIN.left - 6, y(value) + 4, "end", amount(value))]),
-    shown.map((value) => [line(x(value), MARGIN.top, x(value), bottom, "grid"), word(x(value), bottom + 16, "middle", amount(value))]),
-    word((MARGIN.left + width - MARGIN.right) / 2, height - 6, "middle", across.name),
-    paint(x, y));
+function named(report, place) {
+  return `${place + 1} ${report.pipelines[place].name}`;
 }
 
 function qualityAgainstCost(report, metric, cost) {
-  const points = report.pipelines.map((pipeline) => [pipeline.means[metric.name], pipeline.means[cost.name]]);
-  const known = points.filter(([quality, price]) => quality && price);
-  const most = Math.max(...known.map(([, price]) => price.high), 0) || 1;
-  const label = `${metric.name} against ${cost.name}: ` + report.pipelines.map((pipeline, place) =>
-    `${pipeline.name} ${points[place][0] && points[place][1] ? `${score(points[place][0].mean)} at ${amount(points[place][1].mean)}` : "without a score"}`).join("; ");
-  return figure(`${metric.name} (up) against ${cost.name} of a question, on average; lines are 95% intervals`, (width) =>
-    axes(width, 300, label, { low: 0, high: most * 1.05, name: cost.name }, { low: metric.low, high: metric.high }, (x, y) =>
-      points.map(([quality, price], place) => quality && price
-        ? [line(x(price.low), y(quality.mean), x(price.high), y(quality.mean), `mark ${colour(place)}`),
-          line(x(price.mean), y(quality.low), x(price.mean), y(quality.high), `mark ${colour(place)}`),
-          disc(x(price.mean), y(quality.mean), place)]
-        : [])),
-  legend(report.pipelines.map((pipeline) => pipeline.name)));
+  const points = report.pipelines.map((pipeline) => ({ quality: pipeline.means[metric.name], price: pipeline.means[cost.name] }));
+  const known = points.map((point, place) => ({ ...point, place })).filter(({ quality, price }) => quality && price);
+  const most = Math.max(...known.map(({ price }) => price.high), 0) || 1;
+  const label = `${metric.name} against ${cost.name}: ` + points.map(({ quality, price }, place) =>
+    `${report.pipelines[place].name} ${quality && price ? `${score(quality.mean)} at ${amount(price.mean)}` : "without a score"}`).join("; ");
+  return figure([make("strong", {}, `${metric.name} against ${cost.name}`), make("span", { class: "note" }, "mean of a question; lines are 95% intervals")], (width) =>
+    axes(width, 320, label, { low: 0, high: most * 1.08, name: `${cost.name} of a question` }, { low: metric.low, high: metric.high, name: metric.name }, (x, y) => [
+      known.map(({ quality, price, place }) => [
+        line(x(price.low), y(quality.mean), x(price.high), y(quality.mean), `mark ${colour(place)}`),
+        line(x(price.mean), y(quality.low), x(price.mean), y(quality.high), `mark ${colour(place)}`),
+        dot(x(price.mean), y(quality.mean), 6, place)]),
+      labels(known.map(({ quality, price, place }) => ({ x: x(price.mean), y: y(quality.mean), text: fitted(named(report, place), Math.floor(width / 18)) })),
+        { left: MARGIN.left, right: width, top: MARGIN.top - 16, bottom: 320 - MARGIN.bottom }),
+    ]));
 }
 
-// One row a mean: its name above, its interval on the scale of the metric, as a disc or a bar.
-function rows(title, metric, entries, bars) {
+// One row a mean: its name above, its interval on the scale of the metric, as a dot or a bar.
+function rows(report, caption, label, metric, means, bars) {
   const tall = 42;
-  const height = entries.length * tall + MARGIN.bottom;
-  const label = `${title}: ` + entries.map((entry) => `${entry.name} ${interval(entry.mean, score)}`).join("; ");
-  return figure(title, (width) => {
-    const x = scale(metric.low, metric.high, MARGIN.right, width - MARGIN.right);
-    return picture(width, height, label,
-      ticks(metric.low, metric.high).map((value) => [line(x(value), 0, x(value), height - MARGIN.bottom + 4, "grid"), word(x(value), height - MARGIN.bottom + 20, "middle", amount(value))]),
-      entries.map((entry, row) => {
-        const y = row * tall + 28;
-        const name = fitted(entry.name, Math.floor(width / 8) - 24);
-        return [draw("text", { x: MARGIN.right, y: y - 13, class: "halo" }, `${name}: ${entry.mean ? interval(entry.mean, score) : "no score"}`),
-          entry.mean && bars ? draw("rect", { x: x(metric.low), y: y - 7, width: Math.max(0, x(entry.mean.mean) - x(metric.low)), height: 14, class: `bar ${colour(entry.place)}` }) : null,
-          entry.mean ? line(x(entry.mean.low), y, x(entry.mean.high), y, bars ? "mark over" : `mark ${colour(entry.place)}`) : null,
-          entry.mean && !bars ? disc(x(entry.mean.mean), y, entry.place) : null];
+  const bottom = means.length * tall + 4;
+  const spoken = `${label}: ` + means.map((mean, place) => `${report.pipelines[place].name} ${interval(mean, score)}`).join("; ");
+  return figure(caption, (width) => {
+    const [left, right] = [8, width - MARGIN.right];
+    const x = scale(metric.low, metric.high, left, right);
+    return picture(width, bottom + MARGIN.bottom, spoken,
+      bottomAxis(x, { low: metric.low, high: metric.high, name: metric.name }, left, right, 0, bottom),
+      means.map((mean, place) => {
+        const y = place * tall + 29;
+        const name = isolated(fitted(named(report, place), Math.floor(width / LETTER) - 27));
+        return [word(left, y - 13, "start", "halo", `${name}: ${mean ? interval(mean, score) : "no score"}`),
+          mean && bars ? draw("rect", { x: x(metric.low), y: y - 7, width: Math.max(0, x(mean.mean) - x(metric.low)), height: 14, class: `bar ${colour(place)}` }) : null,
+          mean ? line(x(mean.low), y, x(mean.high), y, bars ? "mark over" : `mark ${colour(place)}`) : null,
+          mean && !bars ? dot(x(mean.mean), y, 6, place) : null];
       }));
   });
 }
 
-function fitted(text, length) {
-  return text.length > length ? `${text.slice(0, Math.max(1, length - 1))}…` : text;
-}
-
 function intervals(report, metric) {
-  const entries = report.pipelines.map((pipeline, place) => ({ name: pipeline.name, mean: pipeline.means[metric.name], place }));
-  return rows(`${metric.name}: mean and 95% interval`, metric, entries, false);
+  const caption = [make("strong", {}, `${metric.name} of each pipeline`), make("span", { class: "note" }, "mean and 95% interval")];
+  return rows(report, caption, `${metric.name}: mean and 95% interval`, metric, report.pipelines.map((pipeline) => pipeline.means[metric.name]), false);
 }
 
 function groupBars(report, metric, by, group) {
-  const entries = report.pipelines.map((pipeline, place) => ({ name: pipeline.name, mean: group.means[pipeline.name][metric.name], place }));
-  return rows(`${by} ${group.value}: ${metric.name} over ${some(group.questions, "question")}`, metric, entries, true);
+  const caption = [make("strong", { dir: "auto" }, group.value), make("span", { class: "note" }, some(group.questions, "question"))];
+  const label = `${by} ${group.value}: ${metric.name} over ${some(group.questions, "question")}`;
+  return rows(report, caption, label, metric, report.pipelines.map((pipeline) => group.means[pipeline.name][metric.name]), true);
 }
 
-function calibrationPlot(report, metric) {
-  const found = report.pipelines.map((pipeline) => (report.calibration[pipeline.name] || {})[metric.name]);
-  const label = `${metric.name} against confidence: ` + report.pipelines.map((pipeline, place) => !found[place] ? `${pipeline.name} has none`
-    : `${pipeline.name} ${found[place].bins.map((bin) => `${score(bin.score)} at ${score(bin.confidence)} (${bin.n})`).join(", ")}`).join("; ");
-  const remarks = found.map((one) => (one ? `(expected calibration error ${score(one.error)})` : "(has no confidence)"));
-  return figure(`${metric.name} (up) against confidence, the exponential of the mean log-probability of a token; on the dashed line both agree`, (width) =>
-    axes(width, 300, label, { low: 0, high: 1, name: "confidence" }, { low: 0, high: 1 }, (x, y) => [
-      line(x(0), y(0), x(1), y(1), "ideal"),
-      found.map((one, place) => one ? [
-        draw("polyline", { points: one.bins.map((bin) => `${x(bin.confidence)},${y(bin.score)}`).join(" "), class: `path ${colour(place)}` }),
-        one.bins.map((bin) => disc(x(bin.confidence), y(bin.score), place))] : []),
-    ]),
-  legend(report.pipelines.map((pipeline) => pipeline.name), remarks));
+// A plot for each pipeline: bars are the scores of the answers in a tenth of the confidence, dots stand at their mean confidence.
+function calibrationPlots(report, metric) {
+  return report.pipelines.flatMap((pipeline, place) => {
+    const found = (report.calibration[pipeline.name] || {})[metric.name];
+    if (!found) return [];
+    const label = `${metric.name} against confidence: ${pipeline.name} ${found.bins.map((bin) => `${score(bin.score)} at ${score(bin.confidence)} (${bin.n})`).join(", ")}`;
+    const answers = found.bins.reduce((sum, bin) => sum + bin.n, 0);
+    const caption = [make("strong", {}, pipelineName(pipeline.name, place)),
+      make("span", { class: "note" }, `expected calibration error ${score(found.error)} over ${some(answers, "answer")}`)];
+    return [figure(caption, (width) =>
+      axes(width, 300, label, { low: 0, high: 1, name: "confidence" }, { low: 0, high: 1, name: metric.name }, (x, y) => [
+        found.bins.map((bin) => draw("rect", { x: x(bin.low) + 1, y: y(bin.score), width: Math.max(1, x(bin.high) - x(bin.low) - 2), height: y(0) - y(bin.score), class: `bar ${colour(place)}` })),
+        line(x(0), y(0), x(1), y(1), "ideal"),
+        found.bins.map((bin) => [dot(x(bin.confidence), y(bin.score), 4, place), word(x((bin.low + bin.high) / 2), y(bin.score) - 10, "middle", "count halo", short(bin.n))]),
+      ]))];
+  });
+}
+
+function short(count) {
+  return count < 1000 ? String(count) : `${amount(Number((count / 1000).toPrecision(2)))}k`;
 }

@@ -1,21 +1,24 @@
 "use strict";
-// The browser of single questions: a list that is searched and filtered, and all there is about the one that is chosen.
+// The browser of single questions: a list that is searched and filtered, with the one that is chosen beside it.
 
 const PAGE = 50;
 
 function questionBrowser(report) {
   const scores = report.metrics.filter((metric) => !metric.cost);
-  const state = { text: "", show: "all", pipeline: "", metric: scores.length ? scores[0].name : "", shown: PAGE, chosen: null };
+  const state = { text: "", show: "all", pipeline: "", metric: scores.length ? scores[0].name : "", shown: PAGE, found: [], chosen: null };
   const list = make("ul", { class: "questions", "aria-label": "Questions", onkeydown: walk });
-  const count = make("p", { role: "status", "aria-live": "polite" });
-  const more = make("button", { type: "button", onclick: () => { state.shown += PAGE; refresh(); } }, "Show more");
-  const detail = make("article", { class: "detail", "aria-label": "Chosen question", tabindex: "-1" }, make("p", {}, "Choose a question."));
+  const count = make("p", { role: "status" });
+  const position = make("p", { role: "status" });
+  const more = make("button", { type: "button", onclick: () => { state.shown += PAGE; fillList(); } }, "Show more");
+  const previous = make("button", { type: "button", onclick: () => step(-1) }, "Previous");
+  const next = make("button", { type: "button", onclick: () => step(1) }, "Next");
+  const detail = make("article", { class: "detail", "aria-label": "Chosen question", tabindex: "-1" });
   const search = make("input", { type: "search", oninput: () => change("text", search.value) });
   const controls = make("form", { class: "controls", role: "search", "aria-label": "Questions" },
     make("label", { class: "choice" }, make("span", {}, "Search"), search),
     choice("Show", [["all", "all"], ["right", "right"], ["wrong", "not right"], ["failed", "failed"], ["differ", "pipelines differ"]], "all", (value) => change("show", value)),
-    choice("Pipeline", [["", "any"], ...report.pipelines.map((pipeline, place) => [String(place), pipeline.name])], "", (value) => change("pipeline", value)),
-    scores.length ? choice("By", scores.map((metric) => [metric.name, metric.name]), state.metric, (value) => change("metric", value)) : null);
+    choice("Pipeline", [["", "any"], ...report.pipelines.map((pipeline, place) => [String(place), `${place + 1} ${pipeline.name}`])], "", (value) => change("pipeline", value)),
+    scores.length ? choice("Score", scores.map((metric) => [metric.name, metric.name]), state.metric, (value) => change("metric", value)) : null);
   controls.addEventListener("submit", (event) => event.preventDefault());
 
   function change(name, value) {
@@ -25,38 +28,80 @@ function questionBrowser(report) {
   }
 
   function refresh() {
-    const found = report.questions.filter((question) => matches(question, report, state));
-    count.textContent = `${some(found.length, "question")} of ${whole(report.questions.length)}`;
-    replace(list, found.slice(0, state.shown).map((question) => make("li", {}, entry(question))));
-    more.hidden = found.length <= state.shown;
+    state.found = report.questions.filter((question) => matches(question, report, state));
+    count.textContent = `${some(state.found.length, "question")} of ${whole(report.questions.length)}`;
+    if (!state.found.includes(state.chosen)) state.chosen = state.found[0] || null;
+    fillList();
+    showChosen();
+  }
+
+  function fillList() {
+    replace(list, state.found.slice(0, state.shown).map((question) => make("li", {}, entry(question))));
+    more.hidden = state.found.length <= state.shown;
+    markChosen();
   }
 
   function entry(question) {
-    return make("button", { type: "button", "aria-current": question === state.chosen ? "true" : null, onclick: (event) => choose(question, event.currentTarget) },
+    return make("button", { type: "button", onclick: () => { choose(question); detail.focus(); } },
       make("span", { dir: "auto" }, fitted(question.text, 200)),
-      make("span", { class: "marks" }, question.outcomes.map((outcome, place) => `${place + 1}: ${verdict(outcome, report, state.metric)}`).join("  ")));
+      make("span", { class: "marks" }, question.outcomes.map((outcome, place) => {
+        const found = verdict(outcome, report, state.metric);
+        return make("span", {}, `${place + 1}: `, make("span", { class: MARKS[found] || null }, found));
+      })));
   }
 
-  function choose(question, button) {
-    for (const other of list.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
-    button.setAttribute("aria-current", "true");
+  function choose(question) {
     state.chosen = question;
-    replace(detail, questionDetail(question, report));
-    detail.focus();
+    markChosen();
+    showChosen();
+  }
+
+  function step(by) {
+    const place = state.found.indexOf(state.chosen) + by;
+    if (place < 0 || place >= state.found.length) return;
+    if (place >= state.shown) {
+      state.shown += PAGE;
+      fillList();
+    }
+    choose(state.found[place]);
+  }
+
+  function showChosen() {
+    const place = state.found.indexOf(state.chosen);
+    // not disabled: a button that loses the focus when it is at the end would strand the keyboard
+    previous.setAttribute("aria-disabled", String(place <= 0));
+    next.setAttribute("aria-disabled", String(place < 0 || place === state.found.length - 1));
+    position.textContent = state.chosen ? `${whole(place + 1)} of ${whole(state.found.length)}` : "";
+    replace(detail, state.chosen ? questionDetail(state.chosen, report) : [make("p", {}, "No question is like that.")]);
+  }
+
+  function markChosen() {
+    const place = state.found.indexOf(state.chosen);
+    list.querySelectorAll("button").forEach((button, at) => {
+      if (at !== place) {
+        button.removeAttribute("aria-current");
+        return;
+      }
+      button.setAttribute("aria-current", "true");
+      const end = button.offsetTop + button.offsetHeight;
+      if (button.offsetTop < list.scrollTop || end > list.scrollTop + list.clientHeight) list.scrollTop = button.offsetTop;
+    });
   }
 
   function walk(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
     const buttons = Array.from(list.querySelectorAll("button"));
-    const next = buttons[buttons.indexOf(document.activeElement) + step];
-    if (next) next.focus();
+    const at = buttons.indexOf(document.activeElement);
+    const place = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: buttons.length - 1 }[event.key];
+    if (place === undefined) return;
+    if (buttons[place]) buttons[place].focus();
     event.preventDefault();
   }
 
   refresh();
-  return [controls, count, make("div", { class: "browser" }, make("div", {}, list, more), detail)];
+  return [controls, count, make("div", { class: "browser" }, make("div", {}, list, more), make("div", {}, make("div", { class: "steps" }, previous, next, position), detail))];
 }
+
+const MARKS = { right: "right", failed: "failed" };
 
 function value(outcome, report, name) {
   const place = report.metrics.findIndex((metric) => metric.name === name);
@@ -82,54 +127,4 @@ function matches(question, report, state) {
   const looked = state.pipeline === "" ? verdicts : [verdicts[Number(state.pipeline)]];
   if (state.show === "wrong") return looked.some((found) => !["right", "failed", "no score"].includes(found));
   return looked.includes(state.show);
-}
-
-function questionDetail(question, report) {
-  const reference = question.parts.length
-    ? make("ul", {}, question.parts.map((part) => make("li", { dir: "auto" }, part.join(" / "))))
-    : question.answerable ? question.answers.join(" / ") : "(none: refusing is right)";
-  return [
-    make("h3", { dir: "auto" }, question.text),
-    terms([["Question", question.id], ["Type", question.kind], ["Reference", reference], ["Gold passages", question.gold.length ? passageList(question.gold, question, report, []) : ""]]),
-    question.outcomes.map((outcome, place) => outcomePart(outcome, place, question, report)),
-  ].flat();
-}
-
-function outcomePart(outcome, place, question, report) {
-  const scores = report.metrics.map((metric, at) => [metric.name, metric.cost ? amount(outcome.scores[at]) : score(outcome.scores[at])]);
-  const valid = outcome.citations.map(([id, good]) => `${id} (${good ? "supported" : "not supported"})`);
-  const unlisted = outcome.retrieved_in_all - outcome.retrieved.length;
-  return make("section", { class: `outcome ${colour(place)}`, "aria-label": `${place + 1}: ${report.pipelines[place].name}` },
-    make("h4", { dir: "auto" }, `${place + 1}. ${report.pipelines[place].name}`),
-    outcome.error ? make("p", { class: "failed" }, make("strong", {}, "Failed: "), outcome.error)
-      : make("p", { class: "answer", dir: "auto" }, outcome.answer || (outcome.retrieved.length ? "(passages only)" : "(empty answer)")),
-    outcome.refused ? make("p", {}, "It refused to answer.") : null,
-    outcome.error ? null : terms([...scores, ["confidence", outcome.confidence === null ? "" : score(outcome.confidence)]]),
-    valid.length ? make("p", {}, make("strong", {}, "Citations: "), valid.join(", ")) : null,
-    outcome.retrieved.length ? make("details", {}, make("summary", {}, `Retrieved passages (${whole(outcome.retrieved_in_all)})`),
-      passageList(outcome.retrieved, question, report, outcome.citations.map(([id]) => id)),
-      unlisted > 0 ? make("p", { class: "note" }, `${some(unlisted, "more passage")} not listed.`) : null) : null,
-    outcome.trace ? make("details", {}, make("summary", {}, "Trace"), make("ul", { class: "trace" }, span(outcome.trace))) : null);
-}
-
-function passageList(ids, question, report, cited) {
-  return make("ol", { class: "passages" }, ids.map((id) => {
-    const passage = Object.hasOwn(report.passages, id) ? report.passages[id] : null;
-    const marks = [question.gold.includes(id) ? "gold" : "", cited.includes(id) ? "cited" : ""].filter(Boolean).join(", ");
-    return make("li", {}, make("strong", { dir: "auto" }, passage && passage.title ? `${passage.title} (${id})` : id), marks ? ` [${marks}]` : "",
-      passage ? make("p", { dir: "auto" }, passage.text) : make("p", { class: "note" }, "(its text is not in this file)"));
-  }));
-}
-
-function span(node) {
-  const counts = Object.entries(node.counts).map(([name, found]) => `${name} ${amount(found)}`).join(", ");
-  const facts = [
-    Object.entries(node.inputs).map(([name, text]) => make("div", { dir: "auto" }, `${name}: ${text}`)),
-    node.output ? make("div", { dir: "auto" }, `→ ${node.output}`) : null,
-    node.notes.map((text) => make("div", { dir: "auto" }, `! ${text}`)),
-    node.error ? make("div", { class: "failed" }, node.error) : null,
-  ];
-  return make("li", {}, make("strong", {}, node.node), ` ${node.seconds === null ? "" : `${amount(node.seconds * 1000)} ms`}${counts ? `, ${counts}` : ""}`, facts,
-    node.children.length ? make("ul", {}, node.children.map(span)) : null,
-    node.left_out ? make("div", { class: "note" }, `${some(node.left_out, "more step")} not in this file.`) : null);
 }

@@ -74,7 +74,7 @@ def test_without_a_network_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingDependency, match="pip install datasets"):
+    with pytest.raises(MissingDependency, match=r"pip install 'graft-rag\[datasets\]'"):
         load("hub:squad")
 
 
