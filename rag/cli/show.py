@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from rag.cli.console import err, out, plain, write
 from rag.core.sync import run_sync
-from rag.core.trace import TextDelta
+from rag.core.trace import Retrieved, TextDelta, ToolCalled
 from rag.core.types import Answer
 from rag.serve.describe import as_answer, describe_answer
 
@@ -29,6 +31,8 @@ def stream_answer(pipeline: Pipeline, question: str, inputs: dict[str, Any]) -> 
                 waiting.stop()
                 write(event.text)
                 streamed.append(event.text)
+            elif step := _step(event):
+                waiting.update(step)
         return event  # type: ignore[no-any-return]
 
     waiting.start()  # shows nothing unless stderr is a terminal
@@ -45,6 +49,15 @@ def stream_answer(pipeline: Pipeline, question: str, inputs: dict[str, Any]) -> 
     else:
         write(f"\n\n{answer.text}\n")  # revised after it was streamed
     return run, answer
+
+
+def _step(event: object) -> str:
+    """What a method does while no text comes, for the waiting line."""
+    if isinstance(event, Retrieved):
+        return f"{len(event.hits)} passages for “{escape(snippet(event.query))}” …"
+    if isinstance(event, ToolCalled):
+        return f"{escape(plain(event.tool))}: {escape(snippet(event.error or event.output))} …"
+    return ""
 
 
 def show_sources(answer: Answer) -> None:

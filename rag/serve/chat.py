@@ -6,14 +6,14 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rag.core.engine import Run
 from rag.core.trace import Span, TextDelta
 from rag.core.types import Answer
-from rag.serve.describe import as_answer, describe_answer
+from rag.serve.describe import as_answer, describe_answer, describe_event
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.waiting import GivenUp, unless
 
@@ -42,6 +42,11 @@ class Completion:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
+    def step(self, event: object) -> dict[str, Any] | None:
+        """A chunk without text that tells of a retrieval or a tool call; None for what a client need not hear."""
+        described = describe_event(event)
+        return described and {**self.chunk({}), "graft": {"event": described}}
+
     def last(self, answer: Answer, revised: bool) -> dict[str, Any]:
         """The piece that ends the text. ``revised``: the final text is not what was streamed, so it is given in full."""
         graft = self._graft(answer)
@@ -68,30 +73,35 @@ def usage(trace: Span) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
-async def first_words(events: AsyncIterator[Any]) -> TextDelta | Run:
-    """The first event that the caller sees. A run that fails before it wrote anything raises here, while a status can still be sent."""
+async def first_words(events: AsyncIterator[Any]) -> list[Any]:
+    """The events up to the first text or the end. A run that fails before it wrote anything raises here, while a status can be sent."""
+    seen = []
     async for event in events:
+        seen.append(event)
         if isinstance(event, TextDelta):
-            return event
+            return seen
         if isinstance(event, Run):
             _ = event.value
-            return event
+            return seen
     raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
 
 
 async def stream(
-    completion: Completion, first: TextDelta | Run, events: AsyncIterator[Any], include_usage: bool, stop: Stop
+    completion: Completion, first: Sequence[Any], events: AsyncIterator[Any], include_usage: bool, stop: Stop
 ) -> AsyncIterator[str]:
     """The chunks as JSON texts, ``[DONE]`` last. An error becomes an event of its own; ``stop`` ends the run with such an event."""
     try:
         yield _dump(completion.chunk({"role": "assistant", "content": ""}))
         streamed: list[str] = []
-        event = first
+        ahead = iter(first)
+        event = next(ahead)
         while not isinstance(event, Run):
             if isinstance(event, TextDelta) and event.text:
                 streamed.append(event.text)
                 yield _dump(completion.chunk({"content": event.text}))
-            event = await unless(_awaited(stop), _next(events))
+            elif step := completion.step(event):
+                yield _dump(step)
+            event = next(ahead, None) or await unless(_awaited(stop), _next(events))
         answer = as_answer(event.value)
         sent = "".join(streamed)
         if answer.text.startswith(sent) and answer.text != sent:

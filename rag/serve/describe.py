@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rag.core.trace import Retrieved, ToolCalled
 from rag.core.types import Answer, Citation, Hit
 
 
@@ -45,6 +46,16 @@ def describe_answer(answer: Answer) -> dict[str, Any]:
         "notes": list(answer.notes),
         "refused": answer.refused,
     }
+
+
+def describe_event(event: object) -> dict[str, Any] | None:
+    """A step that a method took before the answer was done: what it searched for and found, which tool it called. None for other events."""
+    if isinstance(event, Retrieved):
+        found = [{"id": h.passage.id, "document": h.passage.document, "title": h.passage.title, "score": h.score} for h in event.hits]
+        return {"type": "retrieved", "query": event.query, "passages": found}
+    if isinstance(event, ToolCalled):
+        return {"type": "tool_called", "tool": event.tool, "input": event.input, "output": event.output, "error": event.error}
+    return None
 
 
 def as_answer(value: object) -> Answer:

@@ -57,6 +57,36 @@ def test_a_stream_joins_to_the_whole_answer() -> None:
     assert len({c["id"] for c in chunks}) == 1
 
 
+def test_retrievals_and_tool_calls_are_events_of_the_stream() -> None:
+    from rag.core.trace import TextDelta, ToolCalled, emit
+
+    asked = {**QUESTION, "stream": True}
+    told = [c["graft"]["event"] for c in events(client().post("/v1/chat/completions", json=asked).text) if "event" in c.get("graft", {})]
+    assert told == [
+        {
+            "type": "retrieved",
+            "query": QUESTION["messages"][0]["content"],
+            "passages": [
+                {"id": PASSAGE.id, "document": PASSAGE.document, "title": PASSAGE.title, "score": told[0]["passages"][0]["score"]}
+            ],
+        }
+    ]
+
+    async def calling(question: str) -> str:
+        emit(TextDelta("It is "))
+        emit(ToolCalled("calculator", "27 + 4 * 2", "35"))
+        emit(ToolCalled("calculator", "1/0", error="division by zero"))
+        return "It is 35"
+
+    app = create_app({"echo": Pipeline().add("calling", calling)})
+    chunks = events(TestClient(app).post("/v1/chat/completions", json={**asked, "model": "echo"}).text)
+    assert [c["graft"]["event"] for c in chunks if "event" in c.get("graft", {})] == [
+        {"type": "tool_called", "tool": "calculator", "input": "27 + 4 * 2", "output": "35", "error": ""},
+        {"type": "tool_called", "tool": "calculator", "input": "1/0", "output": "", "error": "division by zero"},
+    ]
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "It is 35"
+
+
 def test_what_is_added_after_the_model_wrote_is_streamed_too() -> None:
     model = Scripted("A suit may be worn outside for 90 minutes.")
     whole = client(model).post("/v1/chat/completions", json=QUESTION).json()["choices"][0]["message"]["content"]

@@ -126,14 +126,14 @@ def test_a_stream_that_outlives_the_shutdown_ends_with_an_error_event() -> None:
         stopping = anyio.Event()
         events = pipeline(model).astream("How long?")
         chunks = stream(Completion("graft", []), await first_words(events), events, False, stopping.wait)
-        seen = [await anext(chunks) for _ in range(4)]
+        seen = [await anext(chunks) for _ in range(5)]
         stopping.set()
         return seen + [chunk async for chunk in chunks]
 
     chunks = asyncio.run(scenario())
-    assert "".join(json.loads(c)["choices"][0]["delta"].get("content", "") for c in chunks[:4]) == "A suit may"
-    assert json.loads(chunks[4])["error"]["code"] == "shutting_down"
-    assert chunks[5] == "[DONE]"
+    assert "".join(json.loads(c)["choices"][0]["delta"].get("content", "") for c in chunks[:5]) == "A suit may"
+    assert json.loads(chunks[5])["error"]["code"] == "shutting_down"
+    assert chunks[6] == "[DONE]"
     assert model.cancelled == 1
 
 
