@@ -31,7 +31,7 @@ def _is_flat(first: Mapping[str, object]) -> bool:
     what="Extractive questions over paragraphs: SQuAD 1.1 and 2.0, XQuAD, CMRC 2018 (gold: the question's paragraph)",
     files="one JSON file, such as dev-v2.0.json or xquad.en.json",
     fields="data: [{title, paragraphs: [{context, qas: [{id, question, answers: [{text}], is_impossible?}]}]}]",
-    licence="CC BY-SA 4.0",
+    licence="that of the file (SQuAD, XQuAD, CMRC 2018: CC BY-SA 4.0)",
     metrics=("exact_match", "f1"),
     recognises=_recognises,
 )
