@@ -92,7 +92,7 @@ def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--seconds", type=float, default=1.0, help="time to spend on each chain")
     options = arguments.parse_args()
-    report(measure(options.seconds), options.json)
+    report(measure(options.seconds), options, "haystack-ai")
 
 
 if __name__ == "__main__":

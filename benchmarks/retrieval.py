@@ -139,7 +139,7 @@ def main() -> None:
                 rows += quality(Path(folder), data)
         if options.passages:
             rows += speed(Path(folder), options.passages, options.queries, 10)
-    report(rows, options.json)
+    report(rows, options, "numpy", "faiss-cpu", "bm25s", "numba", "torch", "sentence-transformers", "ir_measures")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rag.core.errors import InputError
 from rag.evaluate.account import account
 from rag.evaluate.breakdown import breakdown, differing
 from rag.evaluate.compare import compare
+from rag.evaluate.machine import machine
 from rag.evaluate.table import breakdown_table, costs_table, differences_table, differing_table, failure_lines, scores_table
 from rag.evaluate.types import DataSet, Outcome
 from tests.rag.evaluate.parts import answered, failed, numbers
@@ -172,6 +174,9 @@ def test_the_account_holds_what_is_needed_to_measure_again() -> None:
         )
     )
     assert found["settings"] == {"limit": 4, "seed": 5}
+    assert found["machine"] == machine()
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["date"].endswith("Z")
     assert found["data"]["fingerprint"] == data.fingerprint
     first = found["pipelines"][0]
     assert (first["configuration"], first["questions_per_second"], first["failed"]) == ({"pipeline": "x"}, 2.0, 1)
