@@ -88,7 +88,7 @@ def evaluate(
     except KeyboardInterrupt:
         typer.echo(f"stopped; {session.kept()} in {folder}; run the same command to resume", err=True)
         raise typer.Exit(130) from None
-    settings = {"data": data, "limit": limit, "sample": sample, "in_flight": in_flight}
+    settings = {"data": _origin(data), "limit": limit, "sample": sample, "in_flight": in_flight}
     view.show(compare(loaded, outcomes, names, seed=seed), session, settings)
 
 
@@ -134,6 +134,11 @@ def _pipelines(files: Sequence[Path]) -> dict[str, Pipeline]:
             raise ConfigError(f"{file}: two pipelines are called '{file.stem}'; their files need different names")
         pipes[file.stem] = Pipeline.from_yaml(file)
     return pipes
+
+
+def _origin(data: str) -> str:
+    """Where the data came from, as it may be published: an address of the hub, or the last parts of a path. The fingerprint is exact."""
+    return data if data.startswith("hub:") else "/".join(Path(data).resolve().parts[1:][-2:])
 
 
 def _folder_name(name: str, limit: int | None, sample: int | None, seed: int) -> str:

@@ -47,6 +47,8 @@ def test_two_pipelines_side_by_side(rag: Rag, data: Path, files: list[str]) -> N
     assert "half and right differ in exact_match on 6 questions" in result.stdout
     assert "half: 3 failed: ModelUnavailable: the model is down" in result.stderr
     figures = json.loads(Path("figures.json").read_text())
+    assert figures["settings"]["data"].endswith("/words.json")
+    assert not figures["settings"]["data"].startswith("/")  # the folders of a machine are nobody's business
     half, right = figures["pipelines"]
     assert (half["name"], half["failed"], half["means"]["exact_match"]["mean"], half["means"]["exact_match"]["n"]) == ("half", 3, 6 / 9, 9)
     assert (right["failed"], right["means"]["exact_match"]["mean"]) == (0, 1.0)
