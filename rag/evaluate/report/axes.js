@@ -5,6 +5,24 @@ const MARGIN = { left: 40, right: 16, top: 36, bottom: 46 };
 const COLOURS = 8;
 const LETTER = 7.6;
 
+const sheet = document.createElement("canvas");
+const pen = sheet.getContext ? sheet.getContext("2d") : null;
+
+// Pixels that a text in a plot takes.
+function wide(text) {
+  if (!pen) return LETTER * text.length;
+  pen.font = "13px system-ui, sans-serif";
+  return pen.measureText(text).width;
+}
+
+// As much of the text as fits into so many pixels.
+function cut(text, width) {
+  if (wide(text) <= width) return text;
+  const letters = Array.from(text);
+  while (letters.length > 1 && wide(`${letters.join("")}…`) > width) letters.pop();
+  return `${letters.join("")}…`;
+}
+
 function colour(place) {
   return `s${place % COLOURS}`;
 }
@@ -89,8 +107,9 @@ function axes(width, height, label, across, up, paint) {
 function labels(points, box) {
   const taken = points.map((point) => ({ left: point.x - 7, right: point.x + 7, top: point.y - 7, bottom: point.y + 7 }));
   return points.map((point) => {
-    const long = LETTER * point.text.length;
-    const places = [-8, 17, -24, 33, -40, 49, -56, 65].flatMap((down) => [9, -9].map((aside) => ({ aside, y: point.y + down })));
+    const long = wide(point.text);
+    const steps = Array.from({ length: 16 }, (_, step) => [-8 - 16 * step, 17 + 16 * step]).flat();
+    const places = steps.flatMap((down) => [9, -9].map((aside) => ({ aside, y: point.y + down })));
     const areas = places.map(({ aside, y }) => {
       const left = aside > 0 ? point.x + aside : point.x + aside - long;
       return { aside, y, left, right: left + long, top: y - 12, bottom: y + 4 };
@@ -99,6 +118,6 @@ function labels(points, box) {
     const free = (area) => taken.every((other) => area.right < other.left || area.left > other.right || area.bottom < other.top || area.top > other.bottom);
     const area = areas.find((one) => fits(one) && free(one)) || areas.find(fits) || areas[0];
     taken.push(area);
-    return word(point.x + area.aside, area.y, area.aside > 0 ? "start" : "end", "halo", isolated(point.text));
+    return word(point.x + area.aside, area.y, area.aside > 0 ? "start" : "end", "halo", point.text);
   });
 }

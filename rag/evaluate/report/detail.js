@@ -30,7 +30,7 @@ function outcomePart(outcome, place, question, report) {
       : make("p", { class: "answer", dir: "auto" }, outcome.answer || (outcome.retrieved.length ? "(passages only)" : "(empty answer)")),
     outcome.refused ? make("p", { class: "note" }, "It refused to answer.") : null,
     outcome.error ? null : terms([...scores, ["confidence", outcome.confidence === null ? "" : score(outcome.confidence)], ...costs], "small"),
-    cited.length ? make("p", {}, make("strong", {}, "Citations: "), outcome.citations.map(([id, good]) => `${isolated(id)} (${good ? "supported" : "not supported"})`).join(", ")) : null,
+    cited.length ? make("p", {}, make("strong", {}, "Citations: "), outcome.citations.map(([id, good], at) => [at ? ", " : "", make("bdi", {}, id), ` (${good ? "supported" : "not supported"})`])) : null,
     outcome.retrieved.length ? make("details", {},
       make("summary", {}, `Retrieved passages (${whole(outcome.retrieved_in_all)}${found ? `, ${whole(found)} gold` : ""})`),
       passageList(outcome.retrieved, report, marks),
@@ -42,7 +42,7 @@ function passageList(ids, report, marks) {
   return make("ol", { class: "passages" }, ids.map((id) => {
     const passage = Object.hasOwn(report.passages, id) ? report.passages[id] : null;
     return make("li", {}, make("strong", { dir: "auto" }, passage && passage.title ? passage.title : id),
-      passage && passage.title && passage.title !== id ? make("span", { class: "note" }, ` ${isolated(id)}`) : null,
+      passage && passage.title && passage.title !== id ? [" ", make("bdi", { class: "note" }, id)] : null,
       marks(id).map((mark) => [" ", make("span", { class: "tag" }, mark)]),
       passage ? make("p", { dir: "auto" }, passage.text) : make("p", { class: "note" }, "(its text is not in this file)"));
   }));

@@ -110,14 +110,6 @@ function isolated(text) {
   return `\u2068${text}\u2069`;
 }
 
-// As much of the text as fits so many letters; those of Chinese, Japanese and Korean are twice as wide.
-function fitted(text, length) {
-  let room = length;
-  const letters = Array.from(text);
-  const end = letters.findIndex((letter) => (room -= letter.codePointAt(0) > 0x2e7f ? 2 : 1) < 0);
-  return end < 0 ? text : `${letters.slice(0, Math.max(1, end - 1)).join("")}…`;
-}
-
 function some(count, noun) {
   return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 }

@@ -1,8 +1,10 @@
 "use strict";
 // The plots: means with their intervals, quality against cost, a plot for each group of questions, and calibration.
 
-function named(report, place) {
-  return `${place + 1} ${report.pipelines[place].name}`;
+// A pipeline's number and as much of its name as fits; the name keeps its own direction.
+function named(report, place, width) {
+  const number = `${place + 1} `;
+  return number + isolated(cut(report.pipelines[place].name, width - wide(number)));
 }
 
 function qualityAgainstCost(report, metric, cost) {
@@ -17,7 +19,7 @@ function qualityAgainstCost(report, metric, cost) {
         line(x(price.low), y(quality.mean), x(price.high), y(quality.mean), `mark ${colour(place)}`),
         line(x(price.mean), y(quality.low), x(price.mean), y(quality.high), `mark ${colour(place)}`),
         dot(x(price.mean), y(quality.mean), 6, place)]),
-      labels(known.map(({ quality, price, place }) => ({ x: x(price.mean), y: y(quality.mean), text: fitted(named(report, place), Math.floor(width / 18)) })),
+      labels(known.map(({ quality, price, place }) => ({ x: x(price.mean), y: y(quality.mean), text: named(report, place, width / 2.5) })),
         { left: MARGIN.left, right: width, top: MARGIN.top - 16, bottom: 320 - MARGIN.bottom }),
     ]));
 }
@@ -34,8 +36,8 @@ function rows(report, caption, label, metric, means, bars) {
       bottomAxis(x, { low: metric.low, high: metric.high, name: metric.name }, left, right, 0, bottom),
       means.map((mean, place) => {
         const y = place * tall + 29;
-        const name = isolated(fitted(named(report, place), Math.floor(width / LETTER) - 27));
-        return [word(left, y - 13, "start", "halo", `${name}: ${mean ? interval(mean, score) : "no score"}`),
+        const found = `: ${mean ? interval(mean, score) : "no score"}`;
+        return [word(left, y - 13, "start", "halo", named(report, place, right - left - wide(found)), found),
           mean && bars ? draw("rect", { x: x(metric.low), y: y - 7, width: Math.max(0, x(mean.mean) - x(metric.low)), height: 14, class: `bar ${colour(place)}` }) : null,
           mean ? line(x(mean.low), y, x(mean.high), y, bars ? "mark over" : `mark ${colour(place)}`) : null,
           mean && !bars ? dot(x(mean.mean), y, 6, place) : null];

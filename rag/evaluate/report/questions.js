@@ -2,6 +2,7 @@
 // The browser of single questions: a list that is searched and filtered, with the one that is chosen beside it.
 
 const PAGE = 50;
+const LISTED = 200;
 
 function questionBrowser(report) {
   const scores = report.metrics.filter((metric) => !metric.cost);
@@ -43,7 +44,7 @@ function questionBrowser(report) {
 
   function entry(question) {
     return make("button", { type: "button", onclick: () => { choose(question); detail.focus(); } },
-      make("span", { dir: "auto" }, fitted(question.text, 200)),
+      make("span", { dir: "auto" }, question.text.length > LISTED ? `${Array.from(question.text).slice(0, LISTED).join("")}…` : question.text),
       make("span", { class: "marks" }, question.outcomes.map((outcome, place) => {
         const found = verdict(outcome, report, state.metric);
         return make("span", {}, `${place + 1}: `, make("span", { class: MARKS[found] || null }, found));

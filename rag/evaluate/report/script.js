@@ -7,9 +7,9 @@ function about(report) {
   const listed = (found) => Object.entries(found).filter(([, one]) => one !== null).map(([name, one]) => `${name} ${one}`).join(", ");
   replace(document.getElementById("about"),
     terms([["Questions", whole(report.data.questions)], ["Passages", whole(report.data.passages)], ["Pipelines", whole(report.pipelines.length)],
-      ["Language", report.data.language], ["Licence", report.data.licence], ["Settings", listed(report.settings)]]),
+      ["Language", report.data.language], ["Licence", report.data.licence], ["Date", report.date.slice(0, 10)], ["Settings", listed(report.settings)]]),
     [...report.data.notes, ...report.cut].map((text) => make("p", { class: "note" }, text)),
-    make("details", {}, make("summary", {}, "Versions and fingerprint"), terms([["Versions", listed(report.versions)], ["Fingerprint of the data", report.data.fingerprint]])));
+    make("details", {}, make("summary", {}, "Machine, versions and fingerprint"), terms([["Machine", listed(report.machine)], ["Versions", listed(report.versions)], ["Fingerprint of the data", report.data.fingerprint]])));
 }
 
 function figures(report) {

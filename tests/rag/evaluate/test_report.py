@@ -190,7 +190,7 @@ def test_the_script_is_one_that_node_can_read(report: Path, tmp_path: Path) -> N
 def test_the_script_draws_and_filters(report: Path) -> None:
     write_report(two(data_set()), report, rates={"bad": 2.0}, configurations={"bad": {"pipeline": "nodes: {}"}})
     found = run_script(report, search="NUMBER 3")
-    assert found["titles"] == ["Means", "Failures", "Plots", "Questions", "Configurations"]
+    assert found["titles"] == ["Figures", "Failures", "Plots", "Questions", "Configurations"]
     assert found["shown"] == {
         "all": [f"number {n}" for n in range(1, 7)],
         "right": [f"number {n}" for n in range(1, 7)],
@@ -213,7 +213,13 @@ def test_the_script_draws_and_filters(report: Path) -> None:
     assert "0.200 [0.000, 0.600]" in found["page"]
     assert "+0.800 [+0.400, +1.000]" in found["page"]
     assert "a note on the data" in found["page"]
-    for start in ("exact_match: mean", "exact_match against calls", "type even: exact_match", "type odd", "exact_match against confidence"):
+    for start in (
+        "exact_match: mean",
+        "exact_match against seconds",
+        "type even: exact_match",
+        "type odd",
+        "exact_match against confidence",
+    ):
         assert any(drawing.startswith(start) for drawing in found["drawings"]), start
     assert found["numbers"] == []
 
@@ -227,7 +233,7 @@ def test_runs_without_a_single_answer(report: Path, questions: int) -> None:
     assert data_in["pipelines"][0]["means"]["f1"] is None
     assert data_in["differences"] == []
     found = run_script(report)
-    assert found["titles"] == (["Means", "Failures", "Questions"] if questions else ["Means"])
+    assert found["titles"] == (["Figures", "Failures", "Questions"] if questions else ["Figures"])
     assert found["drawings"] == []
 
 
