@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rag.cli import ask, demo, doctor, draw, index, serve
+from rag.cli import ask, demo, doctor, draw, index, mcp, serve
 from rag.cli import eval as evaluation
 from rag.core.errors import GraftError, InputError
 
@@ -96,6 +96,7 @@ app.command()(index.index)
 app.command()(ask.ask)
 app.command()(demo.demo)
 app.command()(serve.serve)
+app.command()(mcp.mcp)
 app.command("eval")(evaluation.evaluate)
 app.command()(draw.draw)
 app.command()(doctor.doctor)
