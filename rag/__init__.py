@@ -33,6 +33,7 @@ _ROOMS: dict[str, str] = {
     "GraftError": "rag.core.errors",
     "list_files": "retrievers.readers",
     "read_files": "retrievers.readers",
+    "openapi_tools": "tools.openapi",
 }
 
 COMPONENTS: dict[str, str] = {
@@ -54,7 +55,27 @@ COMPONENTS: dict[str, str] = {
     "OpenAICompatible": "generators.models.openai_compatible",
     "Direct": "generators.direct",
     "Cited": "generators.cited",
+    "Flare": "generators.flare.flare",
+    "FlareInstruct": "generators.flare.instruct",
+    "SelfRAG": "generators.self_rag.self_rag",
+    "Toolformer": "generators.toolformer.toolformer",
+    "IRCoT": "generators.ircot",
+    "IterRetGen": "generators.iter_retgen",
+    "SelfAsk": "generators.self_ask",
+    "AdaptiveRAG": "generators.adaptive_rag",
+    "HyDE": "generators.hyde",
+    "CRAG": "generators.crag",
+    "ChainOfNote": "generators.chain_of_note",
+    "Rewrite": "generators.rewrite",
+    "Decompose": "generators.decompose",
     "FinalAnswer": "generators.final_answer",
+    "Calculator": "tools.calculator",
+    "Calendar": "tools.calendar",
+    "CorpusSearch": "tools.search",
+    "AskPipeline": "tools.ask",
+    "Translate": "tools.translate",
+    "OpenAPITool": "tools.openapi",
+    "MCPTools": "tools.mcp",
 }
 
 __version__ = "0.1.0"

@@ -22,6 +22,7 @@ from rag.cli.options import (
     make_model,
     refuse_with_pipeline,
 )
+from rag.cli.served import from_file, over_corpus
 from rag.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,19 +51,13 @@ def mcp(
     """
     from rag.serve.mcp import create_mcp_server
 
-    search: Retriever | None = None
     if pipeline is not None:
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
         )
-        from rag.core.pipeline import Pipeline
-        from rag.serve.inspection import corpora_of
-
-        pipe = Pipeline.from_yaml(pipeline)
-        for shelf in corpora_of(pipe):
-            len(shelf)  # a corpus that cannot be opened fails now, not at the first question
+        pipe, search = from_file(pipeline)
     elif corpus is not None:
-        pipe, search = _default(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
+        pipe, search = over_corpus(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
     else:
         raise ConfigError("name what to serve: --corpus FOLDER (from `rag index`) or --pipeline FILE")
     server = create_mcp_server(pipe, retriever=search, name=name, description=description)
@@ -82,15 +77,3 @@ async def _serve(server: Any, pipe: Pipeline, search: Retriever | None) -> None:
     async with stdio_server() as (read, write):  # what else prints goes to stderr meanwhile
         await server.run(read, write, server.create_initialization_options())
     warming.cancel()
-
-
-def _default(corpus: Path, model: Any, kind: Any, k: int | None, max_tokens: int | None) -> tuple[Pipeline, Retriever | None]:
-    """The pipeline, and a retriever that gives more than the ``k`` passages that the pipeline's model reads."""
-    from rag.cli.default_pipeline import build, retriever_for
-    from rag.serve.inspection import retriever_of
-    from rag.serve.openai_types import MAX_K
-    from retrievers.corpus import Corpus
-
-    shelf = Corpus.open(corpus)
-    kind = kind or retriever_for(shelf)
-    return build(shelf, model, kind, k or 4, max_tokens or 256), retriever_of(build(shelf, model, kind, MAX_K))

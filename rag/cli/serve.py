@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,11 +21,8 @@ from rag.cli.options import (
     make_model,
     refuse_with_pipeline,
 )
+from rag.cli.served import from_file, over_corpus
 from rag.core.errors import ConfigError, MissingDependency
-
-if TYPE_CHECKING:
-    from rag.core.pipeline import Pipeline
-    from rag.core.protocols import Retriever
 
 _DRAIN = 25
 """Seconds that running requests may take after SIGTERM."""
@@ -58,19 +55,13 @@ def serve(
     except ImportError as error:
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
     key = _key(api_key_env)
-    search: Retriever | None = None
     if pipeline is not None:
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
         )
-        from rag.core.pipeline import Pipeline
-        from rag.serve.inspection import corpora_of
-
-        pipe = Pipeline.from_yaml(pipeline)
-        for shelf in corpora_of(pipe):
-            len(shelf)  # a corpus that cannot be opened fails now, not at the first question
+        pipe, search = from_file(pipeline)
     elif corpus is not None:
-        pipe, search = _default(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
+        pipe, search = over_corpus(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
     else:
         raise ConfigError("name what to serve: a pipeline file, or --corpus FOLDER (from `rag index`)")
     if key is None and not _is_loopback(host):
@@ -86,18 +77,6 @@ def serve(
         server_header=False,
         h11_max_incomplete_event_size=65_536,
     )
-
-
-def _default(corpus: Path, model: Any, kind: Any, k: int | None, max_tokens: int | None) -> tuple[Pipeline, Retriever | None]:
-    """The pipeline, and a retriever that gives more than the ``k`` passages that the pipeline's model reads."""
-    from rag.cli.default_pipeline import build, retriever_for
-    from rag.serve.inspection import retriever_of
-    from rag.serve.openai_types import MAX_K
-    from retrievers.corpus import Corpus
-
-    shelf = Corpus.open(corpus)
-    kind = kind or retriever_for(shelf)
-    return build(shelf, model, kind, k or 4, max_tokens or 256), retriever_of(build(shelf, model, kind, MAX_K))
 
 
 def _key(name: str | None) -> str | None:

@@ -18,13 +18,36 @@ URL = "http://localhost:9/v1"
 
 # One of each, every argument other than its default.
 EXAMPLES: dict[str, Callable[[], Any]] = {
+    "AdaptiveRAG": lambda: rag.AdaptiveRAG(local(), "model", 2, 3, 9, 9, "zh"),
+    "AskPipeline": lambda: rag.AskPipeline("pipeline.yaml"),
+    "CRAG": lambda: rag.CRAG(local(), 3, 0.5, -0.5, "model", "words", 2, 9, "zh", 0.7),
+    "Calculator": lambda: rag.Calculator(),
+    "Calendar": lambda: rag.Calendar("2023-01-30"),
+    "ChainOfNote": lambda: rag.ChainOfNote(local(), 2, 9, 8, "zh", 0.7),
+    "CorpusSearch": lambda: rag.CorpusSearch(rag.BM25(corpus()), 2),
+    "Decompose": lambda: rag.Decompose(local(), 2, 3, 9, "zh"),
+    "FinalAnswer": lambda: rag.FinalAnswer(),
+    "Flare": lambda: rag.Flare(local(), 3, 9, "zh", 0.5, 0.3, "explicit", 32, 16, True, True, True, "summary"),
+    "FlareInstruct": lambda: rag.FlareInstruct(local(), 3, 9, "zh", 1.0, 4, 2, "yes_no"),
+    "HyDE": lambda: rag.HyDE(local(), corpus(), 2, 0.5, 3, "claim", 1, 9, "zh"),
+    "IRCoT": lambda: rag.IRCoT(local(), 2, 3, 9, 9, 8, "zh", True),
+    "IterRetGen": lambda: rag.IterRetGen(local(), 2, 3, 9, "zh"),
+    "MCPTools": lambda: rag.MCPTools(["server"], ["a"], 3.5, ["KEY"], "A_KEY", True),
+    "OpenAPITool": lambda: rag.OpenAPITool(
+        str(Path(__file__).parents[1] / "tools" / "shop.yaml"), "get-item", "http://localhost:9", "A_KEY", 3.5, True
+    ),
+    "Rewrite": lambda: rag.Rewrite(local(), 9, "zh"),
+    "SelfAsk": lambda: rag.SelfAsk(local(), 2, 3, 9, "zh"),
+    "SelfRAG": lambda: rag.SelfRAG(local(), 2, 9, "zh", "trained", "always", 0.5, (1.0, 0.5, 0.5), True, True, "long", ("yes", "no"), 3, 4),
+    "Toolformer": lambda: rag.Toolformer(local(), [rag.Calculator()], 5, 2, 9, "zh", 3.5, True, 0.1),
+    "Translate": lambda: rag.Translate(local(), "German", 9),
     "Analyzer": lambda: rag.Analyzer("german", stopwords=True),
     "AutoChunker": lambda: rag.AutoChunker(100, 2),
     "BM25": lambda: rag.BM25(corpus(), k=7, k1=1.2, b=0.5, analyzer=rag.Analyzer("none")),
-    "Cited": lambda: rag.Cited(local(), k=2, max_tokens=9, language="zh", threshold=0.7),
+    "Cited": lambda: rag.Cited(local(), k=2, max_tokens=9, language="zh", threshold=0.7, confidence=True),
     "Corpus": lambda: rag.Corpus("shelf", encoder(), rag.Analyzer(), rag.AutoChunker(50), True),
     "Dense": lambda: rag.Dense(corpus(), k=7, index="hnsw", encoder=encoder(), probe=4, ef=8),
-    "Direct": lambda: rag.Direct(local(), max_tokens=9, language="en"),
+    "Direct": lambda: rag.Direct(local(), max_tokens=9, language="en", confidence=True),
     "First": lambda: rag.First(),
     "Fuse": lambda: rag.Fuse(k=3, method="weighted", weights=(0.5, 2.0), constant=10),
     "ListwiseRerank": lambda: rag.ListwiseRerank(local(), k=2, window=6, step=3, max_words=50, language="zh"),
@@ -73,7 +96,9 @@ def plain(value: Any) -> Any:
     """``value`` with its components as data, to be compared."""
     if type(value).__name__ in rag.COMPONENTS:
         return type(value).__name__, {key: plain(part) for key, part in configuration(value).items()}
-    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def test_there_is_an_example_of_each() -> None:
