@@ -34,6 +34,7 @@ _ROOMS: dict[str, str] = {
     "list_files": "retrievers.readers",
     "read_files": "retrievers.readers",
     "openapi_tools": "tools.openapi",
+    "function_tool": "tools.function",
 }
 
 COMPONENTS: dict[str, str] = {
@@ -59,12 +60,15 @@ COMPONENTS: dict[str, str] = {
     "FlareInstruct": "generators.flare.instruct",
     "SelfRAG": "generators.self_rag.self_rag",
     "Toolformer": "generators.toolformer.toolformer",
+    "Annotate": "generators.toolformer.annotate",
     "IRCoT": "generators.ircot",
     "IterRetGen": "generators.iter_retgen",
     "SelfAsk": "generators.self_ask",
     "AdaptiveRAG": "generators.adaptive_rag",
     "HyDE": "generators.hyde",
     "CRAG": "generators.crag",
+    "ModelEvaluator": "generators.crag",
+    "RerankEvaluator": "generators.crag",
     "ChainOfNote": "generators.chain_of_note",
     "Rewrite": "generators.rewrite",
     "Decompose": "generators.decompose",

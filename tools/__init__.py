@@ -1,1 +1,1 @@
-"""Functions that a model may call. The first tools arrive with the methods that call them."""
+"""Functions that a model may call while it writes. See `tools.tool` for the contract."""

@@ -19,6 +19,7 @@ URL = "http://localhost:9/v1"
 # One of each, every argument other than its default.
 EXAMPLES: dict[str, Callable[[], Any]] = {
     "AdaptiveRAG": lambda: rag.AdaptiveRAG(local(), "model", 2, 3, 9, 9, "zh"),
+    "Annotate": lambda: rag.Annotate(local(), rag.Calculator(), 0.1, 0.5, 3, 2, (("a", "b"),), "zh", 3.5, 4),
     "AskPipeline": lambda: rag.AskPipeline("pipeline.yaml"),
     "CRAG": lambda: rag.CRAG(local(), 3, 0.5, -0.5, "model", "words", 2, 9, "zh", 0.7),
     "Calculator": lambda: rag.Calculator(),
@@ -36,9 +37,12 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "OpenAPITool": lambda: rag.OpenAPITool(
         str(Path(__file__).parents[1] / "tools" / "shop.yaml"), "get-item", "http://localhost:9", "A_KEY", 3.5, True
     ),
+    "RerankEvaluator": lambda: rag.RerankEvaluator(rag.Rerank("folder"), False),
     "Rewrite": lambda: rag.Rewrite(local(), 9, "zh"),
     "SelfAsk": lambda: rag.SelfAsk(local(), 2, 3, 9, "zh"),
-    "SelfRAG": lambda: rag.SelfRAG(local(), 2, 9, "zh", "trained", "always", 0.5, (1.0, 0.5, 0.5), True, True, "long", ("yes", "no"), 3, 4),
+    "SelfRAG": lambda: rag.SelfRAG(
+        local(), 2, 9, "zh", "trained", "always", 0.5, (1.0, 0.5, 0.5), True, True, "short", ("yes", "no"), 3, 4
+    ),
     "Toolformer": lambda: rag.Toolformer(local(), [rag.Calculator()], 5, 2, 9, "zh", 3.5, True, 0.1),
     "Translate": lambda: rag.Translate(local(), "German", 9),
     "Analyzer": lambda: rag.Analyzer("german", stopwords=True),
@@ -53,6 +57,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "ListwiseRerank": lambda: rag.ListwiseRerank(local(), k=2, window=6, step=3, max_words=50, language="zh"),
     "Local": lambda: local(),
     "MarkdownChunker": lambda: rag.MarkdownChunker(100, 0),
+    "ModelEvaluator": lambda: rag.ModelEvaluator(local(), "zh"),
     "OpenAICompatible": lambda: rag.OpenAICompatible(URL, "m", "A_KEY", 512, "max_completion_tokens", 3.5, 0, 2),
     "Rerank": lambda: rag.Rerank("folder", k=2, batch_size=3, max_pairs=4, device="cpu"),
     "SentenceChunker": lambda: rag.SentenceChunker(100, 0),
