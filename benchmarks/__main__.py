@@ -26,6 +26,7 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
     "retrieval": Benchmark(("--data", "DATA"), quick=("--data", "DATA", "--no-quality", "--passages", "5000", "--queries", "400")),
     "index_build": Benchmark(quick=("--encoded", "64", "--rounds", "1")),
     "evaluate": Benchmark(quick=("--single", "4", "--rounds", "1", "--no-hybrid")),
+    "generators": Benchmark(("--data", "DATA"), quick=("--data", "DATA", "--limit", "2", "--sets", "xquad", "--race")),
     "load": Benchmark(quick=("--requests", "8", "--concurrency", "1", "8", "--repeats", "1")),
 }
 STOPPED = 130

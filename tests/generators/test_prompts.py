@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -35,10 +36,10 @@ def test_braces_of_a_passage_stay():
 
 
 def test_every_template_exists_in_both_languages_with_the_same_fields():
-    folder = files(generators.prompts)
-    templates = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".txt")}
+    folder = Path(str(files(generators.prompts)))
+    templates = {str(file.relative_to(folder)): file.read_text(encoding="utf-8") for file in folder.rglob("*.txt")}
     names = {name.split(".")[0] for name in templates}
-    assert {"cited", "direct", "unknown"} <= names
+    assert {"cited", "direct", "unknown", "ircot/system"} <= names
     for name in names:
         found = {language: set(re.findall(r"\{([a-z_]+)\}", templates[f"{name}.{language}.txt"])) for language in ("en", "zh")}
         assert found["en"] == found["zh"]
