@@ -82,5 +82,5 @@ def test_nothing_retrieved_is_zero_and_no_gold_does_not_apply(name: str) -> None
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ir_measures", None)
-    with pytest.raises(MissingDependency, match=r"graft-rag\[bench\]"):
+    with pytest.raises(MissingDependency, match=r"graft-rag\[eval\]"):
         metric("recall@5").score(Question("q", "?", gold=("a",)), Outcome("q", retrieved=("a",)))
