@@ -108,7 +108,7 @@ class Flare:
         while not draft.ended:
             count(steps=1)
             sentence = await self._next(draft, documents)
-            if not sure and self._doubted(sentence):
+            if self._doubted(sentence, sure):
                 queries = await self._queries(sentence, draft.text, question, language)
                 found = interleave(await together(map(search, queries)), self.k)
                 if found and (shown := await draft.show(append(always, found, len(always) + self.k))):
@@ -125,8 +125,10 @@ class Flare:
         sampling = Sampling(max_tokens=min(self.look_ahead, draft.room), stop=("\n\n",), logprobs=0)
         return sentence_of(await draft.ahead(documents, sampling))
 
-    def _doubted(self, sentence: Sentence) -> bool:
-        if not sentence.text:
+    def _doubted(self, sentence: Sentence, sure: bool) -> bool:
+        if sure:
+            note(f"{sentence.text.strip()!r}: written from the first retrieval, so it stands")
+        if sure or not sentence.text:
             return False
         weakest = sentence.weakest
         doubted = weakest.probability < self.theta
