@@ -11,6 +11,7 @@ from generators.citations import MARKER, attach, check
 from generators.needs import check_offers
 from generators.passages import numbered
 from generators.prompts import render
+from generators.refusing import declines, refusal
 from generators.retrieval import retrieve
 from generators.write import most_that_fit, remarks, write
 from rag.core.errors import InputError, PromptTooLong
@@ -69,7 +70,7 @@ class Cited:
         question = check_question(question)
         language = prompt_language(self.language, question)
         if not hits:
-            return _nothing_found(language)
+            return refusal(language, "the retriever found no passage")
         kept = await most_that_fit(self.model, lambda n: cited_prompt(question, hits[:n], language), len(hits), self.max_tokens)
         notes = self._dropped(hits, kept)
         sources = hits[:kept]
@@ -93,7 +94,7 @@ class Cited:
     def _checked(self, text: str, sources: Sequence[Hit], language: str, notes: list[str]) -> Answer:
         """The answer with its citations: the model's own, or those that match; none where the model declines to answer."""
         citations, invalid = check(text, sources, self.threshold)
-        declined = not citations and _declines(text, language)
+        declined = not citations and declines(text, language)
         if not MARKER.search(text) and not declined:
             suffix, citations = attach(text, sources, self.threshold)
             if suffix:
@@ -114,19 +115,3 @@ def cited_prompt(question: str, hits: Sequence[Hit], language: str) -> list[Mess
         Message("system", render("cited_system", language, unknown=render("unknown", language))),
         Message("user", render("cited", language, passages=numbered(hits), question=as_data(question))),
     ]
-
-
-def _nothing_found(language: str) -> Answer:
-    text = render("unknown", language)
-    emit(TextDelta(text))
-    note("the retriever found no passage; the model was not called")
-    return Answer(text, refused=True, notes=("the retriever found no passage",))
-
-
-def _declines(text: str, language: str) -> bool:
-    """Whether ``text`` opens with the sentence that the prompt asks for when the passages do not hold the answer."""
-
-    def plain(sentence: str) -> str:
-        return sentence.casefold().replace("don't", "do not").replace("don’t", "do not").strip(" \n\t\"'“”.。")
-
-    return plain(text).startswith(plain(render("unknown", language)))

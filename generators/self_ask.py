@@ -13,6 +13,7 @@ from typing import Literal
 from generators.continuing import begun
 from generators.passages import numbered
 from generators.prompts import render
+from generators.refusing import declines
 from generators.retrieval import append, retrieve
 from generators.write import most_that_fit, remarks
 from rag.core.protocols import LanguageModel, Retriever
@@ -124,6 +125,4 @@ def _answer(text: str, asked: Mapping[str, str], sources: Sequence[Hit], *cautio
     found = () if sources else ("nothing was retrieved for this answer",)
     for remark in (*cautions, *found):
         note(remark)
-    unknown = render("unknown", language_of(text))
-    refused = text.casefold().rstrip(" .。") == unknown.casefold().rstrip(".。")
-    return Answer(text, sources=tuple(sources), refused=refused, notes=(*steps, *cautions, *found))
+    return Answer(text, sources=tuple(sources), refused=declines(text, language_of(text)), notes=(*steps, *cautions, *found))

@@ -8,9 +8,10 @@ from itertools import takewhile
 
 from generators.citations import MARKER
 from generators.models.together import together
+from generators.refusing import refusal
 from generators.retrieval import retrieve
 from generators.self_rag.scores import Segment
-from generators.self_rag.writer import SegmentWriter, declined
+from generators.self_rag.writer import SegmentWriter
 from generators.write import count_confidence
 from rag.core.protocols import Retriever
 from rag.core.trace import TextDelta, count, emit, note
@@ -79,7 +80,7 @@ class LongForm:
                 break
         best = paths[0]
         if not best.segments:
-            return declined(language, tuple(sources.values()), best.remark or "the model wrote no text")
+            return refusal(language, best.remark or "the model wrote no text", tuple(sources.values()))
         note(f"kept the path of {len(best.segments)} segments with score {best.score:.3f}")
         return self._finished(best, told, sources)
 

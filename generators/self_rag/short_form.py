@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 
 from generators.prompts import render
+from generators.refusing import refusal
 from generators.retrieval import retrieve
 from generators.self_rag.scores import Segment
-from generators.self_rag.writer import SegmentWriter, declined
+from generators.self_rag.writer import SegmentWriter
 from generators.write import count_confidence
 from rag.core.protocols import Retriever
 from rag.core.trace import TextDelta, emit, note
@@ -33,10 +34,10 @@ class ShortForm:
             return self._chosen([await self._writer.alone(asked, "", self._max_tokens)], ())
         hits = await retrieve(retriever, question, self._k, filter)
         if not hits:
-            return declined(language, (), "the retriever found no passage")
+            return refusal(language, "the retriever found no passage")
         segments = await self._writer.candidates(asked, hits, "", self._max_tokens)
         if not segments:
-            return declined(language, hits, "no passage supports an answer, and hard_constraints drops all others")
+            return refusal(language, "no passage supports an answer, and hard_constraints drops all others", hits)
         return self._chosen(segments, hits)
 
     def _chosen(self, segments: Sequence[Segment], hits: Sequence[Hit]) -> Answer:

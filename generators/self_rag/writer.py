@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from generators.models.together import together
-from generators.prompts import render
 from generators.self_rag.scores import Segment
 from generators.self_rag.vocabulary import Vocabulary
 from generators.write import most_that_fit
 from rag.core.errors import PromptTooLong
 from rag.core.protocols import LanguageModel
-from rag.core.trace import TextDelta, count, emit, note
-from rag.core.types import Answer, Hit
+from rag.core.trace import count, note
+from rag.core.types import Hit
 
 Mode = Literal["adaptive", "always", "never"]
 
@@ -90,10 +89,3 @@ class SegmentWriter:
             f"segment from {source}: score {self.score(segment):.3f}, ISREL {segment.relevance:.3f}, ISSUP {segment.support:.3f},"
             f" ISUSE {segment.utility:.3f}, likelihood {segment.likelihood:.3f}{dropped}"
         )
-
-
-def declined(language: str, sources: Sequence[Hit], *notes: str) -> Answer:
-    """The answer where no passage carries one: the sentence that says so."""
-    text = render("unknown", language)
-    emit(TextDelta(text))
-    return Answer(text, sources=tuple(sources), refused=True, notes=notes)

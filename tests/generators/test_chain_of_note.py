@@ -94,7 +94,7 @@ def test_no_relevant_note_refuses_and_the_model_is_not_asked_to_answer(note):
     assert found == Answer("I do not know.", refused=True, notes=("none of 3 passages is relevant",))
     assert [event for event in heard if isinstance(event, TextDelta)] == [TextDelta("I do not know.")]
     assert len(model.prompts) == 3
-    assert here.notes[-1] == "none of 3 passages is relevant; the model was not asked to answer"
+    assert here.notes[-1] == "none of 3 passages is relevant"
 
 
 @pytest.mark.parametrize("note", ["Relevant: Mira keeps it.", "It is irrelevant who lit it; Mira Sollen keeps the lamp."])

@@ -13,4 +13,4 @@ def test_it_says_so_to_the_listener_the_trace_and_the_reader(language, text):
     with span("answer") as here, listener(heard.append):
         assert refusal(language, "nothing was found") == Answer(text, refused=True, notes=("nothing was found",))
     assert heard == [TextDelta(text)]
-    assert here.notes == ["nothing was found; the model was not asked to answer"]
+    assert here.notes == ["nothing was found"]
