@@ -7,9 +7,10 @@ bodies again, all at once. Both take turns, best of some rounds each; then the p
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -31,8 +32,30 @@ TIMEOUT = 600.0
 Build = Callable[[VLLM], Pipeline]
 
 
+class Counted(httpx.AsyncByteStream):
+    """A stream of events; ``ended`` is told how many came before it was closed."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, ended: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._ended = ended
+        self._events = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self._events += chunk.count(b"data: {")
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Close the connection's part of it."""
+        self._ended(self._events)
+        await self._stream.aclose()
+
+
 class Recorder(httpx.AsyncBaseTransport):
-    """The network, with a copy of every body that goes to ``/v1/completions``."""
+    """The network, with a copy of every body that goes to ``/v1/completions``.
+
+    A stream that is left early asks for more tokens than it takes: its body is recorded with those that came.
+    """
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -40,9 +63,19 @@ class Recorder(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Pass ``request`` on."""
-        if request.url.path.endswith("/v1/completions"):
-            self.bodies.append(await request.aread())
-        return await self._network.handle_async_request(request)
+        if not request.url.path.endswith("/v1/completions"):
+            return await self._network.handle_async_request(request)
+        place = len(self.bodies)
+        self.bodies.append(await request.aread())
+        response = await self._network.handle_async_request(request)
+        body = json.loads(self.bodies[place])
+        if body.get("stream") and isinstance(response.stream, httpx.AsyncByteStream):
+
+            def ended(events: int) -> None:
+                self.bodies[place] = json.dumps({**body, "max_tokens": min(body["max_tokens"], max(1, events))}).encode()
+
+            response.stream = Counted(response.stream, ended)
+        return response
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -15,7 +15,7 @@ from generators.continuing import begun
 from generators.passages import numbered
 from generators.prompts import render
 from generators.retrieval import append, retrieve
-from generators.sentences import first_sentence
+from generators.sentences import beyond_first_sentence, first_sentence
 from generators.write import most_that_fit
 from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
@@ -108,7 +108,7 @@ class IRCoT:
         kept = await most_that_fit(self.model, prompt, len(passages), self.step_tokens)
         if kept < len(passages):
             note(f"thought {len(thoughts) + 1} sees {kept} of {len(passages)} passages: more pass the window of {self.model.window} tokens")
-        generation = await self.model.agenerate(prompt(kept), Sampling(max_tokens=self.step_tokens))
+        generation = await self.model.agenerate(prompt(kept), Sampling(max_tokens=self.step_tokens, until=beyond_first_sentence))
         return _LABEL.sub("", " ".join(first_sentence(generation.text).split()))
 
     def _query(self, text: str) -> str:

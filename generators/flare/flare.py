@@ -20,6 +20,7 @@ from generators.flare.sentence import Sentence, sentence_of
 from generators.models.together import together
 from generators.needs import check_offers
 from generators.retrieval import append, interleave, retrieve
+from generators.sentences import beyond_first_sentence
 from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
@@ -122,7 +123,7 @@ class Flare:
         return draft.answer()
 
     async def _next(self, draft: Draft, documents: Sequence[Hit]) -> Sentence:
-        sampling = Sampling(max_tokens=min(self.look_ahead, draft.room), stop=("\n\n",), logprobs=0)
+        sampling = Sampling(max_tokens=min(self.look_ahead, draft.room), stop=("\n\n",), logprobs=0, until=beyond_first_sentence)
         return sentence_of(await draft.ahead(documents, sampling))
 
     def _doubted(self, sentence: Sentence, sure: bool) -> bool:

@@ -65,6 +65,8 @@ def _check_sampling(sampling: Sampling) -> None:
         raise InputError(f"logprobs is None or a whole number from 0 to {MAX_LOGPROBS}, not {sampling.logprobs!r}")
     if len(sampling.logprob_ids) > MAX_LOGPROBS or not all(_whole(token) and token >= 0 for token in sampling.logprob_ids):
         raise InputError(f"logprob_ids holds at most {MAX_LOGPROBS} token ids from 0, not {sampling.logprob_ids!r}")
+    if sampling.until is not None and not callable(sampling.until):
+        raise InputError(f"until is None or a function of the text so far, not {sampling.until!r}")
     if sampling.seed is not None and (not _whole(sampling.seed) or not 0 <= sampling.seed < 2**63):
         raise InputError(f"seed is None or a whole number from 0 to 2**63 - 1, not {sampling.seed!r}")
     stop: Any = sampling.stop

@@ -52,6 +52,7 @@ class Completion:
     def __init__(self, sampling: Sampling) -> None:
         self._alternatives = _alternatives(sampling)
         self._ids_wanted = frozenset(sampling.logprob_ids)
+        self._until = sampling.until
         self._text: list[str] = []
         self._pieces: list[str] = []
         self._logprobs: list[float] = []
@@ -80,6 +81,14 @@ class Completion:
                 f"{address} answered /v1/completions in a shape that is not vLLM's ({reason}); for other servers use OpenAICompatible"
             ) from error
         return text
+
+    def enough(self) -> bool:
+        """Whether the caller's ``until`` ends the answer here; the text may lack the end of the last token, which the server held back."""
+        until = self._until
+        if self._finish is not None or until is None or not until("".join(self._text)):
+            return False
+        self._finish, self._cut = "stop", True
+        return True
 
     async def generation(self, vocabulary: Vocabulary, model: str, prompt_tokens: int) -> Generation:
         """The finished `Generation`. Raises `ModelUnavailable` if the server gave up on it."""

@@ -77,6 +77,8 @@ class Writing:
             self.text = self.text[:cut]
             self._tokens = list(cut_tokens(self._tokens, cut))
             self.finish = "stop"
+        elif piece and self.sampling.until is not None and self.sampling.until(self.text):
+            self.finish = "stop"
         elif self.written >= self.sampling.max_tokens:
             self.finish = "length"
         self._tell()

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
@@ -89,6 +89,11 @@ class VLLM:
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
+        if sampling.until is not None:  # only a stream can be left early
+            async with aclosing(self._writing(prompt, sampling)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Generation):
+                        return piece
         name, ids, fitting = await self._prepared(prompt, sampling)
         answer = await self._http.post("/v1/completions", payload(name, ids, fitting))
         completion = Completion(fitting)
@@ -99,17 +104,9 @@ class VLLM:
 
     async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         """Yield text pieces as the server writes them and, last, the `Generation`; the pieces join to its text."""
-        name, ids, fitting = await self._prepared(prompt, sampling)
-        completion = Completion(fitting)
-        try:
-            async with aclosing(self._http.stream("/v1/completions", payload(name, ids, fitting, stream=True))) as events:
-                async for event in events:
-                    piece = completion.add(event, self._http.address)
-                    if piece:
-                        yield piece
-        finally:  # also when the listener leaves early: the tokens were computed
-            count(calls=1, prompt_tokens=len(ids), generated_tokens=len(completion.ids))
-        yield await completion.generation(self._vocabulary, name, len(ids))
+        async with aclosing(self._writing(prompt, sampling)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def ascore(self, prompt: Prompt, continuation: str) -> Generation:
         """Log-likelihood of ``continuation`` after ``prompt``: its tokens, their log-probabilities and their offsets in it.
@@ -190,6 +187,21 @@ class VLLM:
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
         await self._http.close()
+
+    async def _writing(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[str | Generation, None]:
+        name, ids, fitting = await self._prepared(prompt, sampling)
+        completion = Completion(fitting)
+        try:
+            async with aclosing(self._http.stream("/v1/completions", payload(name, ids, fitting, stream=True))) as events:
+                async for event in events:
+                    piece = completion.add(event, self._http.address)
+                    if piece:
+                        yield piece
+                    if piece and completion.enough():
+                        break
+        finally:  # also when the listener leaves early: the tokens were computed
+            count(calls=1, prompt_tokens=len(ids), generated_tokens=len(completion.ids))
+        yield await completion.generation(self._vocabulary, name, len(ids))
 
     async def _prepared(self, prompt: Prompt, sampling: Sampling) -> tuple[str, list[int], Sampling]:
         checked(prompt, sampling)

@@ -10,7 +10,7 @@ from generators.passages import passage_data
 from generators.prompts import render
 from generators.self_rag.labels import LabelReader
 from generators.self_rag.scores import ABSENT, ISREL, ISSUP, ISUSE, RETRIEVE, Segment, without_control
-from generators.sentences import first_sentence
+from generators.sentences import beyond_first_sentence, first_sentence
 from rag.core.protocols import LanguageModel
 from rag.core.types import Hit, Message, Prompt, Sampling
 from retrievers.prompting import Language, as_data, prompt_language
@@ -73,7 +73,8 @@ class Prompted:
     async def segment(self, question: str, hit: Hit | None, answer: str, max_tokens: int) -> Segment:
         """See `Vocabulary`. The answer is complete when the model stops by itself within the segment."""
         length = min(max_tokens, LOOK_AHEAD) if self._by_sentence else max_tokens
-        generation = await self._model.agenerate(self.prompt(question, hit, answer), Sampling(max_tokens=length, logprobs=0))
+        sampling = Sampling(max_tokens=length, logprobs=0, until=beyond_first_sentence if self._by_sentence else None)
+        generation = await self._model.agenerate(self.prompt(question, hit, answer), sampling)
         written = first_sentence(generation.text) if self._by_sentence else generation.text.rstrip()
         text = without_control(written)
         if not text.strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Union
@@ -77,7 +77,8 @@ class Sampling:
 
     ``logprobs``: None asks for none; n ≥ 0 asks for each token's own log-probability and its n most likely alternatives; ``logprob_ids``
     asks for these alternatives instead (capability "token_ids").
-    ``stop`` strings end the text and are not part of it. ``logit_bias`` maps token ids to an addend on their logits.
+    ``stop`` strings end the text and are not part of it. ``logit_bias`` maps token ids to an addend on their logits. ``until`` is asked
+    with the text so far, after each piece of it, whether that is enough: a model that can ends there (finish "stop") and saves the rest.
     """
 
     max_tokens: int = 256
@@ -88,6 +89,7 @@ class Sampling:
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
     logprob_ids: tuple[int, ...] = ()
+    until: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

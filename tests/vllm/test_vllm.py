@@ -204,6 +204,17 @@ def test_an_answer_that_was_begun_is_continued(served: VLLM, local: Local) -> No
     assert whole.text[:cut] + served.generate(begun, Sampling(max_tokens=12)).text == whole.text
 
 
+def test_a_text_that_is_enough_ends(served: VLLM) -> None:
+    prompt = [Message("user", "Name the planets of the solar system, one sentence for each.")]
+    whole = served.generate(prompt, Sampling(max_tokens=60, logprobs=0, stop=("\n\n\n",)))
+    part = served.generate(prompt, Sampling(max_tokens=60, logprobs=0, stop=("\n\n\n",), until=lambda text: len(text) > 40))
+    assert part.finish == "stop"
+    assert whole.text.startswith(part.text)
+    assert 40 < len(part.text) < len(whole.text)
+    assert "".join(token.text for token in part.tokens) == part.text
+    assert [t.logprob for t in part.tokens[:5]] == pytest.approx([t.logprob for t in whole.tokens[:5]], abs=1e-3)
+
+
 def test_refusals(served: VLLM) -> None:
     with pytest.raises(ModelRefused, match="nobody"):
         served.with_adapter("nobody").generate("a")

@@ -160,6 +160,19 @@ def test_an_answer_that_was_begun_is_continued(tiny: Local) -> None:
     assert tiny._encode([*chat, Message("assistant", "")]) == tiny._encode(chat)
 
 
+def test_a_text_that_is_enough_ends(tiny: Local) -> None:
+    whole = tiny.generate("The pump", Sampling(max_tokens=12, logprobs=0))
+    enough = len(whole.text) // 2
+    part = tiny.generate("The pump", Sampling(max_tokens=12, logprobs=0, until=lambda text: len(text) >= enough))
+    assert part.finish == "stop"
+    assert whole.text.startswith(part.text)
+    assert enough <= len(part.text) < len(whole.text)
+    assert part.generated_tokens == len(part.tokens) < whole.generated_tokens
+    assert "".join(token.text for token in part.tokens) == part.text
+    with pytest.raises(InputError, match="until is None or a function"):
+        tiny.generate("x", Sampling(until=True))  # type: ignore[arg-type]
+
+
 def test_logit_bias_beyond_the_vocabulary(tiny: Local) -> None:
     with pytest.raises(InputError, match=r"token 99999.*0 to 299"):
         tiny.generate("the", Sampling(logit_bias={99999: 1.0}))

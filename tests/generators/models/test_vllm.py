@@ -13,7 +13,7 @@ from generators.models.vllm import VLLM
 from rag.core.errors import InputError, ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 from rag.core.registry import configuration
 from rag.core.sync import background_loop
-from rag.core.trace import Span, current_span
+from rag.core.trace import Span, current_span, span
 from rag.core.types import Generation, Message, Sampling
 
 # token id -> bytes; 2 ends the text, the others are a byte-level vocabulary with characters in pieces
@@ -229,6 +229,22 @@ def test_streaming_equals_generating(server: Any, logprobs: int | None) -> None:
     *pieces, last = talker.stream("hello", sampling)
     assert pieces == ["Hi", "你"]
     assert last == talker.generate("hello", sampling)
+
+
+def test_a_text_that_is_enough_ends_the_stream(server: Any) -> None:
+    written = [([10], "Hi", ""), ([11], " there", ""), ([30], " st", "length")]
+    asked = {"logprobs": 0, "return_tokens_as_token_ids": False}
+    events = [answer_to(asked, *part) for part in written]
+    server.routes["/v1/completions"] = lambda r: stream_of(events)
+    sampling = Sampling(max_tokens=9, logprobs=0, until=lambda text: "there" in text)
+    with span("node") as seen:
+        got = asyncio.run(model(server, model="base").agenerate("hello", sampling))
+    assert last_body(server)["stream"] is True
+    assert (got.text, got.finish, got.generated_tokens) == ("Hi there", "stop", 2)
+    assert [token.text for token in got.tokens] == ["Hi", " there"]
+    assert seen.counts == {"calls": 1, "prompt_tokens": 5, "generated_tokens": 2}
+    patient = model(server, model="base").generate("hello", Sampling(max_tokens=9, until=lambda text: False))
+    assert (patient.text, patient.finish) == ("Hi there st", "length")
 
 
 def test_a_stream_cut_mid_way(server: Any) -> None:
