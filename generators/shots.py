@@ -12,11 +12,11 @@ _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 def shots(name: str, language: str) -> list[Message]:
-    """The examples in the template ``name``: turns of user and assistant, alternating, with a blank line between them.
+    """The examples in the template ``name``: turns of user and assistant, alternating, with a line "---" between them.
 
     As turns of the chat they show an untrained model the form of a reply better than rules do.
     """
-    turns = render(name, language).split("\n\n")
+    turns = render(name, language).split("\n---\n")
     return [
         message
         for asked, replied in zip(turns[::2], turns[1::2], strict=True)

@@ -73,7 +73,7 @@ class HttpClient:
     async def stream(self, path: str, payload: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """POST and yield the JSON of each server-sent event.
 
-        A stream that breaks before its first event is asked for again; one that breaks later raises `ModelUnavailable`, because what was
+        A stream that breaks before its first event is asked for again; one that breaks later raises `StreamBroken`, because what was
         yielded cannot be taken back.
         """
         import httpx
@@ -96,7 +96,7 @@ class HttpClient:
             except (httpx.TransportError, _StreamCut) as error:
                 reason, wait = _reason(error), None
                 if delivered:
-                    raise ModelUnavailable(
+                    raise StreamBroken(
                         f"the stream from {self.address} broke off after {delivered} events ({reason}); what was delivered cannot be "
                         "taken back, so it is not repeated: ask again"
                     ) from error
@@ -186,6 +186,10 @@ class HttpClient:
     def _forget_ended(self) -> None:
         for loop in [loop for loop in list(self._connections) if loop.is_closed()]:  # a copy: other threads add theirs
             self._connections.pop(loop, None)
+
+
+class StreamBroken(ModelUnavailable):
+    """A stream ended too early, after some of it was delivered."""
 
 
 class _StreamCut(Exception):

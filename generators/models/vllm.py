@@ -13,13 +13,13 @@ from typing import Any
 
 from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
 from generators.models.completion import Completion, payload, scored
-from generators.models.http import HttpClient
+from generators.models.http import HttpClient, StreamBroken
 from generators.models.together import together
 from generators.models.vocabulary import Vocabulary
 from rag.core.errors import ModelError, ModelRefused
 from rag.core.registry import component
 from rag.core.sync import iterate_sync, run_sync
-from rag.core.trace import count
+from rag.core.trace import count, note
 from rag.core.types import Generation, Prompt, Sampling
 
 _REMEMBERED = 256
@@ -90,10 +90,13 @@ class VLLM:
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
         if sampling.until is not None:  # only a stream can be left early
-            async with aclosing(self._writing(prompt, sampling)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Generation):
-                        return piece
+            try:
+                async with aclosing(self._writing(prompt, sampling)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, Generation):
+                            return piece
+            except StreamBroken as error:  # nobody has seen any of it, so it can be asked for again, in one piece
+                note(str(error))
         name, ids, fitting = await self._prepared(prompt, sampling)
         answer = await self._http.post("/v1/completions", payload(name, ids, fitting))
         completion = Completion(fitting)
@@ -262,7 +265,7 @@ class VLLM:
         if len(self._read) > _REMEMBERED:
             self._read.popitem(last=False)
         ids, self._window = self._read[key]
-        return ids
+        return list(ids)  # what is remembered is nobody's to change
 
     async def _detokenize(self, ids: list[int]) -> str:
         answer = await self._http.post("/detokenize", {"model": await self._name(), "tokens": ids})

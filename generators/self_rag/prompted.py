@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from generators.continuing import begun
 from generators.models.together import together
@@ -11,6 +11,7 @@ from generators.prompts import render
 from generators.self_rag.labels import LabelReader
 from generators.self_rag.scores import ABSENT, ISREL, ISSUP, ISUSE, RETRIEVE, Segment, without_control
 from generators.sentences import beyond_first_sentence, first_sentence
+from generators.shots import shots
 from rag.core.protocols import LanguageModel
 from rag.core.types import Hit, Message, Prompt, Sampling
 from retrievers.prompting import Language, as_data, prompt_language
@@ -108,13 +109,7 @@ class Prompted:
         language = prompt_language(self._language, asked)
         chat = [
             Message("system", render(f"self_rag/{name}_system", language)),
-            *(_shots(name, language) if name in _SHOWN_IN_TURNS else ()),
+            *(shots(f"self_rag/{name}_shots", language) if name in _SHOWN_IN_TURNS else ()),
             Message("user", render(f"self_rag/{name}", language, **{key: as_data(value) for key, value in fields.items()})),
         ]
         return await self._labels.logprobs(chat, _LABELS[language][name])
-
-
-def _shots(name: str, language: str) -> Iterable[Message]:
-    """Examples of a judgement as turns of the chat, the best verdict last."""
-    turns = render(f"self_rag/{name}_shots", language).split("\n---\n")
-    return [Message("assistant" if number % 2 else "user", text) for number, text in enumerate(turns)]

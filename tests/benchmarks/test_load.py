@@ -250,7 +250,7 @@ def test_without_an_address_it_is_rag_serve_over_the_handbook(server: Server, tm
 
 def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path: Any) -> None:
     with (
-        pytest.raises(ModelUnavailable, match=r"rag serve ended with status \d+; its last words:\n.*corpus"),
+        pytest.raises(ModelUnavailable, match=r"rag serve ended with status \d+ while starting; its last words:\n.*corpus"),
         rag_server(tmp_path / "no", "http://127.0.0.1:9/v1", 4),
     ):
         pytest.fail("it started")

@@ -5,11 +5,13 @@ import pytest
 from generators.shots import on_topic, shots
 
 
-@pytest.mark.parametrize("name", ["rewrite/shots", "decompose/shots"])
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("rewrite/shots", 2), ("decompose/shots", 2), ("self_rag/relevance_shots", 2), ("self_rag/support_shots", 3)]
+)
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_examples_are_turns_in_pairs(name, language):
+def test_examples_are_turns_in_pairs(name, pairs, language):
     turns = shots(name, language)
-    assert [turn.role for turn in turns] == ["user", "assistant"] * 2
+    assert [turn.role for turn in turns] == ["user", "assistant"] * pairs
     assert all(turn.content == turn.content.strip() != "" for turn in turns)
 
 

@@ -247,6 +247,29 @@ def test_a_text_that_is_enough_ends_the_stream(server: Any) -> None:
     assert (patient.text, patient.finish) == ("Hi there st", "length")
 
 
+def test_a_broken_stream_that_nobody_saw_is_asked_for_again(server: Any) -> None:
+    def complete(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        return (
+            stream_of([answer_to({}, [10], "Hi", "")], done=False)
+            if body.get("stream")
+            else httpx.Response(200, json=answer_to(body, [10, 11], "Hi there"))
+        )
+
+    server.routes["/v1/completions"] = complete
+    with span("node") as seen:
+        got = asyncio.run(model(server, model="base").agenerate("hello", Sampling(max_tokens=9, until=lambda text: False)))
+    assert (got.text, got.finish) == ("Hi there", "stop")
+    assert seen.counts["calls"] == 2
+    assert "broke off" in seen.notes[0]
+
+
+def test_what_is_remembered_cannot_be_changed_by_a_caller(server: Any) -> None:
+    counted = model(server, model="base")
+    asyncio.run(counted.aencode("hello")).clear()
+    assert len(asyncio.run(counted.aencode("hello"))) == 5
+
+
 def test_a_stream_cut_mid_way(server: Any) -> None:
     server.routes["/v1/completions"] = lambda r: stream_of([answer_to({}, [10], "Hi", "")], done=False)
     pieces = model(server).stream("hello")
