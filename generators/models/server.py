@@ -19,7 +19,12 @@ from rag.core.errors import InputError, MissingDependency
 
 Flag = str | int | float | bool | Sequence[str]
 
-_CPU_FLAGS: Mapping[str, Flag] = {"dtype": "float32", "max-model-len": 4096}
+_CPU_FLAGS: Mapping[str, Flag] = {
+    "dtype": "float32",
+    "max-model-len": 4096,
+    # vLLM 0.32's CPU build dies ("CPU Generator does not use offset") when the prompt of a seeded request is read in more than one step.
+    "enable-chunked-prefill": False,
+}
 _LORA_FLAGS: Mapping[str, Flag] = {
     "enable-lora": True,
     "max-lora-rank": 64,

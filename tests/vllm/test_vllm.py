@@ -187,6 +187,14 @@ def test_seeds_and_bias(served: VLLM) -> None:
     assert served.generate("The weather today", Sampling(max_tokens=1, logprobs=0, logit_bias={token: -100.0})).tokens[0].id != token
 
 
+def test_seeded_requests_with_long_prompts_at_once(served: VLLM) -> None:
+    """Together they pass what the server reads in one step; its CPU build died when it read a seeded prompt in two."""
+    prompts = [f"{number}: " + "one two three four five " * 150 for number in range(6)]
+    written = together(served, prompts, Sampling(max_tokens=4, temperature=0.8, seed=3))
+    assert all(generation.text for generation in written)
+    assert sum(generation.prompt_tokens for generation in written) > 4096
+
+
 def test_log_probabilities_of_named_tokens_agree(served: VLLM, local: Local) -> None:
     ids = tuple(local.generate(PROMPTS[0], Sampling(max_tokens=1, logprobs=20)).tokens[0].top[place][0] for place in (0, 9, 19))
     here, there = (m.generate(PROMPTS[0], Sampling(max_tokens=3, logprob_ids=ids)) for m in (local, served))

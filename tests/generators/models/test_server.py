@@ -100,6 +100,7 @@ def test_flags(monkeypatch: pytest.MonkeyPatch, cpu: bool) -> None:
     assert "--lora-target-modules q_proj k_proj" in words
     assert "lm_head" not in words
     assert ("--dtype float32" in words) == cpu
+    assert ("--no-enable-chunked-prefill" in words) == cpu
 
 
 def test_the_callers_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
