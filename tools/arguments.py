@@ -7,12 +7,15 @@ names. Inside an argument JSON Schema's own rule holds: what is not forbidden is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rag.core.errors import InputError
 
 _DEPTH = 32
+_CHECKS = 10_000
+"""A schema that refers to itself in several places would be followed exponentially often."""
 _PARTS = {"$ref", "allOf", "anyOf", "oneOf"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -25,17 +28,27 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """What "#" refers to, and the checks that are left."""
+
+    schema: Mapping[str, Any]
+    left: Iterator[int]
+
+
 def check_arguments(schema: Mapping[str, Any], arguments: Any, tool: str) -> None:
     """Raise `InputError` unless ``arguments`` is an object that ``schema`` describes."""
     if not isinstance(arguments, Mapping):
         raise InputError(f"{tool}: the arguments must be an object, not {type(arguments).__name__}")
     closed = {"additionalProperties": False} if "properties" in schema or not _PARTS & schema.keys() else {}
-    _check({"type": "object", **closed, **schema}, arguments, schema, tool, _DEPTH)
+    _check({"type": "object", **closed, **schema}, arguments, _Root(schema, iter(range(_CHECKS))), tool, _DEPTH)
 
 
-def _check(schema: Any, value: Any, root: Mapping[str, Any], where: str, depth: int) -> None:
+def _check(schema: Any, value: Any, root: _Root, where: str, depth: int) -> None:
     if depth == 0:
         raise InputError(f"{where}: nested deeper than {_DEPTH} levels")
+    if next(root.left, None) is None:
+        raise InputError(f"{where}: the schema takes more than {_CHECKS:,} checks; does it refer to itself in several places?")
     if not isinstance(schema, Mapping):  # true and false are schemas
         if schema is False:
             raise InputError(f"{where}: no value is allowed here")
@@ -73,17 +86,18 @@ def _is(value: Any, kind: str) -> bool:
     return isinstance(value, _TYPES.get(kind, (object,)))
 
 
-def _check_any(parts: Sequence[Any], value: Any, root: Mapping[str, Any], where: str, depth: int) -> None:
+def _check_any(parts: Sequence[Any], value: Any, root: _Root, where: str, depth: int) -> None:
     reasons = []
     for part in parts:
         try:
             return _check(part, value, root, where, depth)
         except InputError as reason:
             reasons.append(str(reason))
-    raise InputError(f"{where}: fits none of {len(parts)} forms ({'; '.join(reasons)})")
+    told = "; ".join(reason[:200] for reason in reasons[:4])  # a reason may hold reasons
+    raise InputError(f"{where}: fits none of {len(parts)} forms ({told})")
 
 
-def _check_object(schema: Mapping[str, Any], value: Mapping[str, Any], root: Mapping[str, Any], where: str, depth: int) -> None:
+def _check_object(schema: Mapping[str, Any], value: Mapping[str, Any], root: _Root, where: str, depth: int) -> None:
     properties = schema.get("properties", {})
     missing = [name for name in schema.get("required", ()) if name not in value]
     if missing:
@@ -98,8 +112,8 @@ def _check_object(schema: Mapping[str, Any], value: Mapping[str, Any], root: Map
             _check(extra, item, root, f"{where}.{str(name)[:40]}", depth - 1)
 
 
-def _resolved(root: Mapping[str, Any], reference: Any, where: str) -> Any:
-    target: Any = root
+def _resolved(root: _Root, reference: Any, where: str) -> Any:
+    target: Any = root.schema
     steps = reference.split("/") if isinstance(reference, str) else [""]
     for step in steps[1:]:
         target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None

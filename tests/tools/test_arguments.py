@@ -87,3 +87,9 @@ def test_a_deep_value_ends_too() -> None:
         value = {"c": value}
     with pytest.raises(InputError, match="deeper than 32 levels"):
         check_arguments(tree, value, "t")
+
+
+def test_a_schema_that_refers_to_itself_many_times_is_given_up() -> None:
+    schema = {"properties": {"tree": {"$ref": "#/$defs/tree"}}, "$defs": {"tree": {"anyOf": [{"$ref": "#/$defs/tree"}] * 8}}}
+    with pytest.raises(InputError, match=r"10,000 checks|32 levels"):
+        check_arguments(schema, {"tree": 1}, "plant")
