@@ -16,6 +16,9 @@
     │   ├── ModelRefused       the server refused the request (4xx), with its reason
     │   ├── PromptTooLong      the prompt does not fit the model's window
     │   └── MissingCapability  the model does not offer what the method needs
+    ├── AdapterError           an adapter cannot be made, worn or written
+    │   ├── AdapterDamaged     a file of its folder is missing, truncated or not what the manifest says
+    │   └── AdapterMismatch    it was made for another model, or its tensors have other names or shapes
     └── RunError               a pipeline run stopped
         ├── NodeError          a node raised; `node` names it and `__cause__` is the original error
         ├── NodeTimeout        a node passed its time limit
@@ -89,6 +92,18 @@ class PromptTooLong(ModelError):
 
 class MissingCapability(ModelError):
     """The model does not offer what the method needs (log-probabilities, forced tokens, …)."""
+
+
+class AdapterError(GraftError):
+    """An adapter cannot be made, worn or written."""
+
+
+class AdapterDamaged(AdapterError):
+    """A file of the adapter's folder is missing, truncated or not what the manifest says."""
+
+
+class AdapterMismatch(AdapterError):
+    """The adapter was made for another model, or its tensors have other names or shapes."""
 
 
 class RunError(GraftError):

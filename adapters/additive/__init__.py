@@ -1,0 +1,1 @@
+"""Methods that add modules or vectors to a frozen model."""

@@ -1,0 +1,1 @@
+"""Methods that train a chosen part of the model's own parameters."""
