@@ -35,6 +35,27 @@ _ROOMS: dict[str, str] = {
     "read_files": "retrievers.readers",
     "openapi_tools": "tools.openapi",
     "function_tool": "tools.function",
+    # what a model wears
+    "adapt": "adapters.adapted",
+    "LoRAHub": "adapters.lorahub",
+    **dict.fromkeys(
+        (
+            "SerialAdapter",
+            "ParallelAdapter",
+            "PrefixTuning",
+            "PTuning",
+            "PTuningV2",
+            "APrompt",
+            "FishMask",
+            "ChildTuning",
+            "CrossAttention",
+            "BitFit",
+            "LoRA",
+            "AdaLoRA",
+            "DoRA",
+        ),
+        "adapters",
+    ),
 }
 
 COMPONENTS: dict[str, str] = {
