@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rag.cli import ask, demo, doctor, draw, index, mcp, serve
+from rag.cli import adapters, ask, compose, demo, doctor, draw, index, mcp, serve, train
 from rag.cli import eval as evaluation
 from rag.core.errors import GraftError, InputError
 
@@ -98,6 +98,9 @@ app.command()(demo.demo)
 app.command()(serve.serve)
 app.command()(mcp.mcp)
 app.command("eval")(evaluation.evaluate)
+app.command()(train.train)
+app.command()(compose.compose)
+app.add_typer(adapters.app, name="adapters")
 app.command()(draw.draw)
 app.command()(doctor.doctor)
 

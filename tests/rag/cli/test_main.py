@@ -11,7 +11,7 @@ import pytest
 from rag.core.errors import ConfigError
 from tests.rag.cli.conftest import Rag
 
-COMMANDS = ("index", "ask", "demo", "serve", "draw", "doctor")
+COMMANDS = ("index", "ask", "demo", "serve", "draw", "doctor", "train", "compose")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
