@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from generators.models.offsets import Detokenizer, StopStrings, align, cut_tokens
+from generators.models.wardrobe import Wardrobe
 from rag.core.errors import ModelError
 from rag.core.types import Generation, Sampling, Token
 
@@ -17,10 +18,16 @@ _SCORED_POSITIONS = 4096
 
 
 class Writing:
-    """One prompt being continued: a row of a batch. ``listener`` hears each piece of text; ``cancelled`` ends the row at its next token."""
+    """One prompt being continued: a row of a batch, all of which wear the same ``adapter``.
 
-    def __init__(self, ids: Sequence[int], sampling: Sampling, listener: Callable[[str], None] | None = None) -> None:
+    ``listener`` hears each piece of text; ``cancelled`` ends the row at its next token.
+    """
+
+    def __init__(
+        self, ids: Sequence[int], sampling: Sampling, listener: Callable[[str], None] | None = None, adapter: str | None = None
+    ) -> None:
         self.ids = list(ids)
+        self.adapter = adapter
         self.sampling = sampling
         self.cancelled = False
         self.written = 0
@@ -110,9 +117,10 @@ class Writing:
 
 
 class Reading:
-    """One continuation to be scored after its prompt: a row of a batch."""
+    """One continuation to be scored after its prompt: a row of a batch, all of which wear the same ``adapter``."""
 
-    def __init__(self, before: Sequence[int], after: Sequence[int], continuation: str) -> None:
+    def __init__(self, before: Sequence[int], after: Sequence[int], continuation: str, adapter: str | None = None) -> None:
+        self.adapter = adapter
         self.before = list(before)
         self.after = list(after)
         self.continuation = continuation
@@ -122,7 +130,9 @@ class Engine:
     """A causal language model with its tokenizer; ``name`` goes into what it returns. Not thread-safe: one worker calls it."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        self._wardrobe = Wardrobe(model)
         self._model = model
+        self._device = model.device
         self._tokenizer = tokenizer
         self._name = name
         self._spellings: dict[int, str] = {}
@@ -131,16 +141,17 @@ class Engine:
         self._ends: frozenset[int] = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     def work(self, jobs: Sequence[Writing | Reading]) -> list[Generation]:
-        """Do a batch of jobs of one kind. Raises `ModelError` when memory does not suffice."""
+        """Do a batch of jobs of one kind and one adapter. Raises `ModelError` when memory does not suffice, and `Wardrobe`'s errors."""
         import torch
 
+        self._model = self._wardrobe.wearing(jobs[0].adapter)
         try:
             with torch.inference_mode():
                 writings = [job for job in jobs if isinstance(job, Writing)]
                 return self.write(writings) if writings else self.read([job for job in jobs if isinstance(job, Reading)])
         except torch.OutOfMemoryError as error:
             raise ModelError(
-                f"{self._name}: {len(jobs)} prompts at once do not fit into the memory of {self._model.device}; lower max_batch"
+                f"{self._name}: {len(jobs)} prompts at once do not fit into the memory of {self._device}; lower max_batch"
             ) from error
 
     def write(self, rows: list[Writing]) -> list[Generation]:
@@ -148,7 +159,7 @@ class Engine:
         import torch
         from transformers import DynamicCache
 
-        device = self._model.device
+        device = self._device
         for row in rows:
             row.begin(self._decode, self._spell, device)
         ids, mask = self._padded([row.ids for row in rows])
@@ -163,7 +174,7 @@ class Engine:
             chosen = [row.choose(logits[i]) for i, row in enumerate(active)]
             keep = [i for i, (row, token) in enumerate(zip(active, chosen, strict=True)) if row.take(token, logits[i], self._ends)]
             if not keep:
-                return [row.generation(self._name) for row in rows]
+                return [row.generation(row.adapter or self._name) for row in rows]
             if len(keep) < len(active):
                 kept = torch.tensor(keep, device=device)
                 cache.batch_select_indices(kept)
@@ -204,7 +215,7 @@ class Engine:
                 Token(row.continuation[start:end], token, logprob, start, end)
                 for token, logprob, (start, end) in zip(row.after, logprobs, spans, strict=True)
             )
-            results.append(Generation(row.continuation, tokens, "stop", len(row.before), len(row.after), self._name))
+            results.append(Generation(row.continuation, tokens, "stop", len(row.before), len(row.after), row.adapter or self._name))
         return results
 
     def _padded(self, sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,7 +225,7 @@ class Engine:
         longest = max(map(len, sequences))
         ids = [[self._pad] * (longest - len(sequence)) + sequence for sequence in sequences]
         mask = [[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences]
-        return torch.tensor(ids, device=self._model.device), torch.tensor(mask, device=self._model.device)
+        return torch.tensor(ids, device=self._device), torch.tensor(mask, device=self._device)
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ _DTYPES = ("float32", "bfloat16", "float16", "auto")
 class Local:
     """Loads ``model`` on first use: ``"smollm2"`` (embedded, no network), a folder, or a Hugging Face id.
 
+    ``adapter`` is what it wears: a folder, or a name in the registry; `with_adapter` changes it for a twin that shares the weights. Calls
+    of all twins may be in flight together; each batch has one adapter.
+
     ``dtype`` is float32, bfloat16, float16 or "auto" (as stored); ``device`` is "auto" (a GPU if there is one), "cpu", "cuda:0", …
 
     Calls in flight are gathered into batches of at most ``max_batch`` prompts; each row keeps its own sampling, and greedy text depends on
@@ -37,40 +41,33 @@ class Local:
     ) -> None:
         if dtype not in _DTYPES:
             raise InputError(f"dtype is one of {', '.join(_DTYPES)}, not {dtype!r}")
-        if adapter is not None:
-            raise _no_adapters(adapter)
         self.model = model
         self.adapter = adapter
         self.dtype = dtype
         self.device = device
         self.max_batch = max_batch
-        self._loading = threading.Lock()
-        self._encoding = threading.Lock()
-        self._parts: _Parts | None = None
-        # All who wait for the weights share one thread: parked one each, they would use up those of the event loop.
-        self._loader: Batcher[None, _Parts] = Batcher(lambda waiting: [self._loaded()] * len(waiting), name="model loader")
-        self._batcher: Batcher[Writing | Reading, Generation] = Batcher(self._work, max_batch=max_batch, name="local model", key=type)
+        self._shared = _Shared(model, dtype, device, max_batch)
 
     @property
     def name(self) -> str:
-        """What the model was asked for as."""
-        return self.model
+        """The adapter's name if one is worn, else what the model was asked for as."""
+        return self.adapter or self.model
 
     @property
     def window(self) -> int:
         """Tokens that prompt and generation may hold together, from the model's configuration (which loads the model)."""
-        return self._loaded().window
+        return self._shared.loaded().window
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """All but "adapters"."""
-        return frozenset({"logprobs", "score", "logit_bias", "token_ids", "prefix"})
+        """All there are."""
+        return frozenset({"logprobs", "score", "logit_bias", "token_ids", "prefix", "adapters"})
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
         writing = await self._writing(prompt, sampling)
         try:
-            generation = await self._batcher(writing)
+            generation = await self._shared.batcher(writing)
         finally:
             writing.cancelled = True  # ends the row early if it was this call that was cancelled
         count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
@@ -93,7 +90,7 @@ class Local:
                 task.exception()  # it is raised below, or nobody listens any more
 
         writing = await self._writing(prompt, sampling, hear)
-        task = asyncio.ensure_future(self._batcher(writing))
+        task = asyncio.ensure_future(self._shared.batcher(writing))
         task.add_done_callback(ended)
         try:
             while (piece := await pieces.get()) is not None:
@@ -113,23 +110,23 @@ class Local:
         """
         checked(prompt)
         check_text(continuation, "the continuation")
-        parts = await self._ready()
+        parts = await self._shared.ready()
         before, after = self._encode(prompt), self._encode(continuation, special=False)
         check_scored(len(before) + len(after), parts.window, self.name)
-        generation = await self._batcher(Reading(before, after, continuation))
+        generation = await self._shared.batcher(Reading(before, after, continuation, self.adapter))
         count(calls=1, prompt_tokens=len(before) + len(after), generated_tokens=0)
         return generation
 
     async def acount(self, prompt: Prompt) -> int:
         """Tokens that ``prompt`` takes, the chat template included."""
         checked(prompt)
-        await self._ready()
+        await self._shared.ready()
         return len(self._encode(prompt))
 
     async def aencode(self, text: str) -> list[int]:
         """The ids of ``text`` as the model would write it, without special tokens."""
         check_text(text, "the text")
-        await self._ready()
+        await self._shared.ready()
         return self._encode(text, special=False)
 
     def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
@@ -152,31 +149,33 @@ class Local:
         """Blocking twin of `acount`."""
         return run_sync(self.acount(prompt))
 
-    def with_adapter(self, name: str) -> Local:
-        """Not offered in process: raises `MissingCapability`."""
-        raise _no_adapters(name)
+    def with_adapter(self, name: str | None) -> Local:
+        """The same model wearing the adapter ``name`` (a folder, or a name in the registry; None: bare), over the same weights.
 
-    def _work(self, jobs: list[Writing | Reading]) -> list[Generation]:
-        return self._loaded().engine.work(jobs)
+        Whether the adapter is there and fits shows at the first call: `AdapterError` and its kin.
+        """
+        other = copy.copy(self)
+        other.adapter = name
+        return other
 
     async def _writing(self, prompt: Prompt, sampling: Sampling, listener: Any = None) -> Writing:
         checked(prompt, sampling)
-        parts = await self._ready()
+        parts = await self._shared.ready()
         for token in (*sampling.logit_bias, *sampling.logprob_ids):
             if token >= parts.vocabulary:
                 raise InputError(
                     f"logit_bias or logprob_ids names the token {token}; {self.name} has the tokens 0 to {parts.vocabulary - 1}"
                 )
         ids = self._encode(prompt)
-        return Writing(ids, fitted(sampling, len(ids), parts.window, self.name), listener)
+        return Writing(ids, fitted(sampling, len(ids), parts.window, self.name), listener, self.adapter)
 
     def _encode(self, prompt: Prompt, special: bool = True) -> list[int]:
         chat, beginning = parted(prompt)
         if beginning:  # tokens apart, as the model itself would have written them behind the template
             return [*self._encode(chat), *self._encode(beginning, special=False)]
         prompt = chat
-        tokenizer = self._loaded().tokenizer
-        with self._encoding:
+        tokenizer = self._shared.loaded().tokenizer
+        with self._shared.encoding:
             if isinstance(prompt, str):
                 ids = tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"]
             elif not tokenizer.chat_template:
@@ -187,14 +186,34 @@ class Local:
             raise InputError(f"{self.name} makes no token of {prompt!r}")
         return [int(token) for token in ids]
 
-    async def _ready(self) -> _Parts:
+
+class _Shared:
+    """The weights, and the worker that runs them, of a `Local` and its twins with other adapters."""
+
+    def __init__(self, model: str, dtype: str, device: str, max_batch: int) -> None:
+        self.encoding = threading.Lock()
+        self.batcher: Batcher[Writing | Reading, Generation] = Batcher(
+            self._work, max_batch=max_batch, name="local model", key=lambda job: (type(job), job.adapter)
+        )
+        self._wanted = (model, dtype, device)
+        self._loading = threading.Lock()
+        self._parts: _Parts | None = None
+        # All who wait for the weights share one thread: parked one each, they would use up those of the event loop.
+        self._loader: Batcher[None, _Parts] = Batcher(lambda waiting: [self.loaded()] * len(waiting), name="model loader")
+
+    async def ready(self) -> _Parts:
+        """The loaded model."""
         return self._parts or await self._loader(None)
 
-    def _loaded(self) -> _Parts:
+    def loaded(self) -> _Parts:
+        """The same, blocking."""
         with self._loading:
             if self._parts is None:
-                self._parts = _load(self.model, self.dtype, self.device)
+                self._parts = _load(*self._wanted)
             return self._parts
+
+    def _work(self, jobs: list[Writing | Reading]) -> list[Generation]:
+        return self.loaded().engine.work(jobs)
 
 
 class _Parts:
@@ -225,10 +244,3 @@ def _load(name: str, dtype: str, device: str) -> _Parts:
     config = model.config.get_text_config()
     window = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
     return _Parts(Engine(model, tokenizer, name), tokenizer, window, int(config.vocab_size))
-
-
-def _no_adapters(name: str) -> MissingCapability:
-    return MissingCapability(
-        f"Local wears no adapters, so not '{name}' either: serve the model with vLLM and give VLLM(url, adapter='{name}'), or merge the "
-        "adapter into the weights and give the merged folder as model"
-    )

@@ -111,7 +111,7 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_the_converted_tokenizer_is_the_models_own(embedded: Local) -> None:
-    tokenizer: Any = embedded._loaded().tokenizer
+    tokenizer: Any = embedded._shared.loaded().tokenizer
     assert (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token) == ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
     assert tokenizer.tokenize("in  2024") == ["in", "ĠĠ", "2", "0", "2", "4"]  # digits apart, the spaces before them together
     assert tokenizer("<|im_start|>user\nhi<|im_end|>")["input_ids"] == [1, 4093, 198, 6004, 2]  # no bos in front

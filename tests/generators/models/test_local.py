@@ -290,8 +290,8 @@ def test_batches_are_larger_than_one(tiny_folder: Any) -> None:
     model = Local(str(tiny_folder), device="cpu", max_batch=4)
     model.generate("a", Sampling(max_tokens=1))
     sizes: list[int] = []
-    work = model._batcher.work
-    model._batcher.work = lambda jobs: sizes.append(len(jobs)) or work(jobs)  # type: ignore[func-returns-value]
+    work = model._shared.batcher.work
+    model._shared.batcher.work = lambda jobs: sizes.append(len(jobs)) or work(jobs)  # type: ignore[func-returns-value]
     model.generate_many(["the cat"] * 12, Sampling(max_tokens=2))
     assert sum(sizes) == 12
     assert max(sizes) > 1
@@ -304,11 +304,8 @@ def test_arguments_are_checked_and_kept(tiny_folder: Any) -> None:
         Local(dtype="int8")
     with pytest.raises(InputError, match="max_batch"):
         Local(max_batch=0)
-    with pytest.raises(MissingCapability, match="VLLM"):
-        Local(adapter="mine")
-    with pytest.raises(MissingCapability, match="merge"):
-        Local(str(tiny_folder)).with_adapter("mine")
-    assert Local().capabilities == {"logprobs", "score", "logit_bias", "token_ids", "prefix"}
+    assert configuration(Local(adapter="mine")) == {"adapter": "mine"}
+    assert Local().capabilities == {"logprobs", "score", "logit_bias", "token_ids", "prefix", "adapters"}
 
 
 def test_a_folder_that_holds_no_model(tmp_path: Any) -> None:
@@ -321,7 +318,7 @@ def test_a_folder_that_holds_no_model(tmp_path: Any) -> None:
 
 def test_a_model_without_a_chat_template(tiny_folder: Any) -> None:
     model = Local(str(tiny_folder), device="cpu")
-    model._loaded().tokenizer.chat_template = None
+    model._shared.loaded().tokenizer.chat_template = None
     with pytest.raises(MissingCapability, match="chat template"):
         model.generate([Message("user", "hi")])
 
