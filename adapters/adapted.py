@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
-
 from adapters import folder as disk
-from adapters.anatomy import heads
 from adapters.contract import ChecksState, Factors, GivesLora, Merges, Method, Sparse, Worn
-from adapters.fingerprint import fingerprint
 from adapters.methods import arguments, build
 from rag.core.errors import AdapterError, AdapterMismatch, InputError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from adapters.contract import State
 
 Form = Literal["lora", "merged"]
@@ -93,6 +91,8 @@ class Adapted:
         self._check_state(path, state)
         _check_same(path, "the head", self._head_parameters_plain(), head)
         self.worn.load_state(state)
+        import torch
+
         with torch.no_grad():
             for name, parameter in self._head_parameters().items():
                 parameter.copy_(head[name])
@@ -106,6 +106,8 @@ class Adapted:
     def merge(self) -> nn.Module:
         """Write the effect into the base model, take the method off, and give the base model. `remove` cannot undo this."""
         values = self.merged()
+        import torch
+
         self.remove()
         with torch.no_grad():
             for name, value in values.items():
@@ -174,6 +176,9 @@ def adapt(model: nn.Module, method: Method, head: Sequence[str] | None = None) -
 
     Raises `AdapterError` if nothing would train.
     """
+    from adapters.anatomy import heads
+    from adapters.fingerprint import fingerprint
+
     names = heads(model) if head is None else tuple(head)
     identity = fingerprint(model, names)
     weights = model.state_dict(keep_vars=True)
@@ -197,6 +202,8 @@ def load(model: nn.Module, folder: str | Path) -> Adapted:
     Raises `AdapterMismatch` if it was made for another model, `AdapterDamaged` if a file is not what was written, `AdapterError` if there
     is none.
     """
+    from adapters.fingerprint import fingerprint
+
     path = Path(folder)
     card = disk.read_card(path)
     found, expected = fingerprint(model, card.get("head", ())), card["base"]["fingerprint"]
