@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.files import write_whole
+from benchmarks.method_pages import RESULTS, write_tables
 from benchmarks.origin import ROOT
 from benchmarks.page import page
 from benchmarks.report import screen, table
@@ -72,6 +73,8 @@ def _publish(results: Path, docs: Path | None, order: Sequence[str], *, show: bo
         screen().print(table([row for record in records.values() for row in record.rows], "all benchmarks", named=True))
     if docs is not None:
         write_whole(docs, page(records, read_evaluations(results)))
+        if (docs.parent / "methods").is_dir():
+            write_tables(docs.parent / "methods", records.get(RESULTS))
 
 
 def ordered(records: Mapping[str, Record], order: Sequence[str]) -> dict[str, Record]:

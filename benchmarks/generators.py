@@ -2,14 +2,15 @@
 
     python -m benchmarks.generators --data ../shared/data
 
-HotpotQA-100, MuSiQue-100, PopQA and XQuAD (200 drawn questions each) through a real vLLM server with the embedded model. Outcomes are kept
-in ``--runs`` as they come: a stopped benchmark goes on with the same command. Then, in flight: the methods of ``--race`` with 64 questions
-at once beside the server's own ceiling (`benchmarks.ceiling`).
+HotpotQA-100 and MuSiQue-100 (four passages a retrieval), PopQA and XQuAD (200 drawn questions each, two passages) through a real vLLM
+server with the embedded model. Outcomes are kept in ``--runs`` as they come: a stopped benchmark goes on with the same command. Then, in
+flight: the methods of ``--race`` with 64 questions at once beside the server's own ceiling (`benchmarks.ceiling`).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any
 
 from benchmarks.ceiling import IN_FLIGHT, TIMEOUT, Race
 from benchmarks.evaluate import handbook_corpus, handbook_questions
-from benchmarks.methods import METHODS
+from benchmarks.methods import EVIDENCE, METHODS
 from benchmarks.report import Row, parser, report
 from generators.models.server import serve_vllm
 from generators.models.vllm import VLLM
@@ -30,13 +31,19 @@ from rag.evaluate.runner import evaluate
 from rag.evaluate.types import DataSet, Outcome
 from retrievers.corpus import Corpus
 
-SETS: Mapping[str, tuple[str, int | None]] = {
-    "hotpotqa": ("multihop/hotpotqa_train.json", None),
-    "musique": ("multihop/musique_train.json", None),
-    "popqa": ("popqa/popqa.json", 200),
-    "xquad": ("xquad/xquad.en.json", 200),
+MULTI_HOP, ONE_HOP = 4, 2
+"""Passages of one retrieval: who needs one passage is not given four to read."""
+SETS: Mapping[str, tuple[str, int | None, int]] = {
+    "hotpotqa": ("multihop/hotpotqa_train.json", None, MULTI_HOP),
+    "musique": ("multihop/musique_train.json", None, MULTI_HOP),
+    "popqa": ("popqa/popqa.json", 200, ONE_HOP),
+    "xquad": ("xquad/xquad.en.json", 200, ONE_HOP),
 }
-"""File below the data folder, and how many questions are drawn from it."""
+"""File below the data folder, how many questions are drawn from it, and passages of one retrieval."""
+
+EVIDENCE_SET = "musique"
+"""Where one search finds least: all gold passages among ten, by one search and by a search a step."""
+READ = 10
 
 RACED = ("flare", "ircot", "self_rag")
 PORT = 8765
@@ -53,7 +60,7 @@ def quality(name: str, data: DataSet, url: str, runs: Path, methods: Sequence[st
     corpus = Corpus.open(folder / "corpus")
     outcomes: dict[str, list[Outcome]] = {}
     for method in methods:
-        pipe = METHODS[method](VLLM(url, timeout=TIMEOUT), corpus)
+        pipe = METHODS[method](VLLM(url, timeout=TIMEOUT), corpus, SETS[name][2])
         outcomes[method] = evaluate(pipe, data, folder=folder / "outcomes", name=method, in_flight=IN_FLIGHT)
         print(f"{name}/{method}: {sum(not outcome.error for outcome in outcomes[method])} of {len(data.questions)} answered", flush=True)
     ranked = any(question.gold for question in data.questions)
@@ -81,6 +88,26 @@ def _rows(case: str, result: Result, comparison: Comparison) -> list[Row]:
     return rows
 
 
+def evidence(data: DataSet, url: str, runs: Path) -> list[Row]:
+    """What ten passages hold that were found at once, and in steps by IRCoT."""
+    folder = runs / EVIDENCE_SET
+    index_passages(data, folder / "corpus", encoder="minilm")
+    corpus = Corpus.open(folder / "corpus")
+    rows: list[Row] = []
+    for retriever, builds in EVIDENCE.items():
+        outcomes = {}
+        for name, build in zip((f"{retriever}@{READ}", f"ircot_{retriever}@{READ}"), builds, strict=True):
+            pipe = build(VLLM(url, timeout=TIMEOUT), corpus, READ)
+            outcomes[name] = evaluate(pipe, data, folder=folder / "outcomes", name=name, in_flight=IN_FLIGHT)
+        found = compare(data, outcomes, [f"all_gold@{READ}", "retrievals", "calls"])
+        for result in found.results:
+            rows += _rows(f"{EVIDENCE_SET}/{result.name}", result, found)
+        gain = found.differences[0]
+        ends = [("gain", gain.mean), ("gain_min", gain.low), ("gain_max", gain.high), ("p_gain", gain.p)]
+        rows += [Row("generators", f"{EVIDENCE_SET}/ircot_{retriever}@{READ}", name, value) for name, value in ends]
+    return rows
+
+
 def races(url: str, methods: Sequence[str], questions: int, rounds: int, single: int) -> list[Row]:
     """Each method with 64 questions of the handbook in flight."""
     if not methods:
@@ -93,7 +120,7 @@ def races(url: str, methods: Sequence[str], questions: int, rounds: int, single:
 
 
 def _over(method: str, corpus: Corpus, model: VLLM) -> Any:
-    return METHODS[method](model, corpus)
+    return METHODS[method](model, corpus, MULTI_HOP)
 
 
 def options() -> argparse.Namespace:
@@ -109,7 +136,8 @@ def options() -> argparse.Namespace:
     arguments.add_argument("--limit", type=int, help="only so many questions of each set")
     arguments.add_argument("--runs", type=Path, default=Path("results/generators"), help="folder that keeps the outcomes")
     arguments.add_argument("--race", nargs="*", choices=list(METHODS), default=list(RACED), help="methods that are raced")
-    arguments.add_argument("--questions", type=int, default=128, help="questions of a race")
+    # The last 64 run in a thinning crowd: with 256 questions that was a fifth of the time.
+    arguments.add_argument("--questions", type=int, default=512, help="questions of a race")
     arguments.add_argument("--single", type=int, default=8, help="how many of them are asked one by one")
     arguments.add_argument("--rounds", type=int, default=2, help="passes of each side; the best counts")
     given = arguments.parse_args()
@@ -123,12 +151,13 @@ def main() -> None:
     given = options()
     sets = {
         name: load(_existing(given.data / file), sample=given.limit or sample)
-        for name, (file, sample) in SETS.items()
+        for name, (file, sample, _) in SETS.items()
         if name in given.sets
     }
     if given.url:
         rows = measure(given, given.url.rstrip("/"), sets)
     else:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "12")  # GiB: both sides of a race find all prompts in the cache
         # As many slots as questions in flight: beyond, the ceiling would be that of another load.
         with serve_vllm(port=PORT, max_num_seqs=IN_FLIGHT, dtype=given.dtype) as url:
             rows = measure(given, url, sets)
@@ -138,6 +167,8 @@ def main() -> None:
 def measure(given: argparse.Namespace, url: str, sets: Mapping[str, DataSet]) -> list[Row]:
     """Quality first: it can be resumed."""
     rows = [row for name, data in sets.items() for row in quality(name, data, url, given.runs, given.methods)]
+    if EVIDENCE_SET in sets:
+        rows += evidence(sets[EVIDENCE_SET], url, given.runs)
     return rows + races(url, given.race, given.questions, given.rounds, given.single)
 
 
