@@ -20,6 +20,12 @@ def check_fraction(value: Any, name: str, owner: str) -> None:
         raise InputError(f"{owner}: {name} is a number from 0 to below 1, not {value!r}")
 
 
+def check_share(value: Any, name: str, owner: str) -> None:
+    """A number above 0, up to 1: how much of a model may train."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InputError(f"{owner}: {name} is a number above 0 and up to 1, not {value!r}")
+
+
 def check_number(value: Any, name: str, owner: str, least: float = -math.inf) -> None:
     """A finite number, not below ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:

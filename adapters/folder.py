@@ -6,7 +6,6 @@ into a folder that gets its name only when it is complete. So a half-written ada
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.durable import flush, sha256
 from rag.core.errors import AdapterDamaged, AdapterError, InputError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def write(folder: Path, config: Mapping[str, Any], state: State, head: State, ca
         for name, tensors in ((WEIGHTS, state), (HEAD, head)):
             if tensors or name == WEIGHTS:
                 save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, made / name)
-        files = {file.name: _sha256(file) for file in sorted(made.iterdir())}
+        files = {file.name: sha256(file) for file in sorted(made.iterdir())}
         (made / CARD).write_text(json.dumps({"format": FORMAT, **card, "files": files}, indent=1, ensure_ascii=False) + "\n", "utf-8")
         for file in made.iterdir():
-            _flush(file)
+            flush(file)
         _replace(made, folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -88,7 +88,7 @@ def read_weights(folder: Path) -> tuple[State, State]:
             raise AdapterDamaged(f"{folder / CARD} names a file outside of the folder: {name!r}")
         if not file.is_file():
             raise AdapterDamaged(f"{file} is missing; the card names it")
-        if _sha256(file) != expected:
+        if sha256(file) != expected:
             raise AdapterDamaged(f"{file} is not the file that was written: its checksum differs from the card's")
     return read_safetensors(folder / WEIGHTS), read_safetensors(folder / HEAD) if HEAD in card["files"] else {}
 
@@ -109,17 +109,8 @@ def _replace(made: Path, folder: Path) -> None:
     if folder.exists():
         os.replace(folder, old)
     os.replace(made, folder)
+    flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from adapters.methods import arguments
+from adapters.described import described
 
 if TYPE_CHECKING:
     from adapters.contract import Method, State
@@ -58,7 +58,7 @@ class HookedModules:
 
     def config(self) -> Mapping[str, Any]:
         """The method's name and options: PEFT has no such method."""
-        return {"method": type(self._options).__name__, **arguments(self._options)}
+        return described(self._options, self._model)
 
     def remove(self) -> None:
         """Take the hooks off, and give the base model's own parameters their values of before."""

@@ -6,7 +6,6 @@ killed, the newest folder is a whole checkpoint. Nothing is pickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters.durable import flush, sha256
 from adapters.folder import read_safetensors
 from rag.core.errors import AdapterDamaged, AdapterError, AdapterMismatch
 
@@ -60,10 +60,10 @@ class Checkpoints:
         try:
             flat = {f"{group}/{name}": tensor for group, tensors in checkpoint.tensors.items() for name, tensor in tensors.items()}
             save_file({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in flat.items()}, made / TENSORS)
-            facts = {"format": FORMAT, "step": checkpoint.step, "settings": self._settings, "sha256": _sha256(made / TENSORS)}
+            facts = {"format": FORMAT, "step": checkpoint.step, "settings": self._settings, "sha256": sha256(made / TENSORS)}
             (made / FACTS).write_text(json.dumps({**facts, "facts": dict(checkpoint.facts)}) + "\n", "utf-8")
             for path in (made / TENSORS, made / FACTS, made):
-                _flush(path)
+                flush(path)
             self._put(made, self.folder / f"step-{checkpoint.step:09d}")
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -86,7 +86,7 @@ class Checkpoints:
             raise AdapterDamaged(f"{folder / FACTS} cannot be read ({error}); {remedy}") from error
         if card.get("format") != FORMAT:
             raise AdapterError(f"{folder} has format {card.get('format')!r}; this version of graft reads {FORMAT}; {remedy}")
-        if not (folder / TENSORS).is_file() or _sha256(folder / TENSORS) != expected:
+        if not (folder / TENSORS).is_file() or sha256(folder / TENSORS) != expected:
             raise AdapterDamaged(f"{folder / TENSORS} is not the file that was written; {remedy}")
         other = sorted(key for key in {*written, *self._settings} if written.get(key) != self._settings.get(key))
         if other:
@@ -106,17 +106,4 @@ class Checkpoints:
     def _put(self, made: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(made, target)
-        _flush(self.folder)
-
-
-def _flush(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        flush(self.folder)

@@ -94,8 +94,7 @@ class CausalTask:
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Answered`."""
-        cut: Counter[str] = Counter()
-        return Encoded([self._one(_expected(record, Answered), cut) for record in records], cut)
+        return _encoded(records, Answered, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Prompt and answer in one row, padded at the end."""
@@ -133,8 +132,7 @@ class Seq2SeqTask:
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Answered`."""
-        cut: Counter[str] = Counter()
-        return Encoded([self._one(_expected(record, Answered), cut) for record in records], cut)
+        return _encoded(records, Answered, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Prompts padded at the end; answers are the targets."""
@@ -168,8 +166,7 @@ class ClassificationTask:
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Labelled`. Raises `InputError` for a label that is not among the classes."""
-        cut: Counter[str] = Counter()
-        return Encoded([self._one(_expected(record, Labelled), cut) for record in records], cut)
+        return _encoded(records, Labelled, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Texts padded at the end."""
@@ -211,8 +208,7 @@ class ContrastiveTask:
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Related`."""
-        cut: Counter[str] = Counter()
-        return Encoded([self._one(_expected(record, Related), cut) for record in records], cut)
+        return _encoded(records, Related, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Questions, and all passages: positives first, in the order of the questions."""
@@ -275,6 +271,11 @@ class PromptTokens:
     def _template(self, turns: list[dict[str, str]], **how: Any) -> Any:
         render: Callable[..., Any] = self._tokenizer.apply_chat_template
         return render(turns, **how)
+
+
+def _encoded(records: Sequence[Record], kind: type, one: Callable[[Any, Counter[str]], Example]) -> Encoded:
+    cut: Counter[str] = Counter()
+    return Encoded([one(_expected(record, kind), cut) for record in records], cut)
 
 
 def _expected(record: Record, kind: type) -> Any:

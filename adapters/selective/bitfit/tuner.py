@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from adapters.anatomy import blocks, linears
+from adapters.described import described
 from adapters.selective.backbone import backbone
 from adapters.selective.bitfit.added import AddedBiases
-from adapters.selective.card import described
 from adapters.selective.in_place import InPlace
 from rag.core.errors import AdapterError
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from adapters.checks import check_choice, check_number, check_rank
+from adapters.checks import check_choice, check_number, check_rank, check_share
 from adapters.methods import method
-from adapters.selective.share import check_share
 from rag.core.errors import InputError
 
 if TYPE_CHECKING:

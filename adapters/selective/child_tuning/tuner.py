@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adapters.anatomy import blocks
+from adapters.described import described
 from adapters.selective.backbone import backbone
-from adapters.selective.card import described
 from adapters.selective.child_tuning.task_free import TaskFree
 from adapters.selective.in_place import InPlace
 from adapters.selective.masked import MaskedEntries, count_of

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from adapters.described import described
 from adapters.selective.backbone import backbone
-from adapters.selective.card import described
 from adapters.selective.in_place import InPlace
 from rag.core.errors import AdapterError
 

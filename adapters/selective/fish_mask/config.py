@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapters.checks import check_rank
+from adapters.checks import check_rank, check_share
 from adapters.methods import method
-from adapters.selective.share import check_share
 
 if TYPE_CHECKING:
     from torch import nn

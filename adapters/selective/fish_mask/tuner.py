@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adapters.described import described
 from adapters.selective.backbone import backbone
-from adapters.selective.card import described
 from adapters.selective.masked import MaskedEntries, count_of
 
 if TYPE_CHECKING:

@@ -144,7 +144,7 @@ def test_a_failure_while_writing_leaves_nothing(registry: Registry, tmp_path: Pa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adapters.folder._flush", full)
+    monkeypatch.setattr("adapters.folder.flush", full)
     for name, replace in (("two", False), ("one", True)):
         with pytest.raises(OSError, match="No space left"):
             registry.add(source, name, replace=replace)
