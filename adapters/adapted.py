@@ -130,7 +130,7 @@ class Adapted:
             from adapters.reparameterised.lora.export import lora_folder
 
             factors = self.to_lora()
-            config, state, options = lora_folder(factors, getattr(self.base.config, "name_or_path", ""))
+            config, state, options = lora_folder(factors, self.base)
             card = {**self._card({"exported_from": type(self.method).__name__, "residual": factors.residual}), **options}
             disk.write(path, config, state, {}, card)
             return factors

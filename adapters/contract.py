@@ -125,6 +125,15 @@ class Steps(Protocol):
 
 
 @runtime_checkable
+class Planned(Protocol):
+    """It follows a plan over all steps: what it wears before the last one is not what it promises."""
+
+    def plan(self) -> str:
+        """What only the last step brings, for people."""
+        ...
+
+
+@runtime_checkable
 class Penalised(Protocol):
     """It adds to the loss."""
 

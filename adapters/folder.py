@@ -6,6 +6,7 @@ into a folder that gets its name only when it is complete. So a half-written ada
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -52,6 +53,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The card. Raises `AdapterError` if there is no adapter of graft, `AdapterDamaged` if the card cannot be read."""
     file = folder / CARD
     if not file.is_file():
+        kept = _kept(folder)
+        if kept and not folder.exists():
+            raise AdapterError(f"{folder}: replacing it was stopped between two renames; what stood there is {kept[-1]}: rename it")
         hint = "; it looks like a PEFT adapter: `rag adapters add` takes it in" if (folder / CONFIG).is_file() else ""
         raise AdapterError(f"{folder}: there is no adapter of graft ({CARD} is missing){hint}")
     try:
@@ -105,12 +109,18 @@ def read_safetensors(file: Path) -> State:
 
 
 def _replace(made: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
+    """Two renames, because a folder cannot take the place of one that is not empty. A kill between them leaves the old one hidden."""
     if folder.exists():
-        os.replace(folder, old)
+        os.replace(folder, folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old"))
     os.replace(made, folder)
     flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    for old in _kept(folder):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """What stood at ``folder`` and was not deleted yet."""
+    return sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.old"))
 
 
 def _plain(value: Any) -> Any:

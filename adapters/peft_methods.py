@@ -236,7 +236,7 @@ def wrapped(model: nn.Module, config: Any) -> Any:
     import peft
 
     if getattr(config, "target_modules", None):
-        config.fan_in_fan_out = _keeps_transposed(model, config.target_modules)
+        config.fan_in_fan_out = keeps_transposed(model, config.target_modules)
     known = {id(module) for module in model.modules()}
     try:
         made = peft.get_peft_model(model, config)
@@ -248,11 +248,12 @@ def wrapped(model: nn.Module, config: Any) -> Any:
     return made
 
 
-def _keeps_transposed(model: nn.Module, names: Iterable[str]) -> bool:
-    """Whether these layers keep their weights as [in, out], as GPT-2's do; PEFT warns of each if it is not told."""
+def keeps_transposed(model: nn.Module, names: Iterable[str]) -> bool:
+    """Whether these layers, worn or bare, keep their weights as [in, out], as GPT-2's do; PEFT warns of each if it is not told."""
     from transformers.pytorch_utils import Conv1D
 
-    return any(isinstance(model.get_submodule(name), Conv1D) for name in names)
+    layers = (model.get_submodule(name) for name in names)
+    return any(isinstance(getattr(layer, "base_layer", layer), Conv1D) for layer in layers)
 
 
 def peft_state(model: Any) -> State:

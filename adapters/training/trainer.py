@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.adapted import Adapted
-from adapters.contract import NeedsExamples, Penalised, Steps, TrainingState
+from adapters.contract import NeedsExamples, Penalised, Planned, Steps, TrainingState
 from adapters.methods import arguments
 from adapters.training.batches import Order, in_order
 from adapters.training.checkpoint import Checkpoint, Checkpoints
@@ -103,6 +103,7 @@ class _Run:
         self._save_every = options.save_every or order.per_epoch
         self._journal: Journal | None = None
         self._progress = Progress()
+        self._check_plan()
 
     def go(self, checkpoints: Checkpoints | None, journal: Journal | None) -> Outcome:
         """Start, or go on from the newest checkpoint."""
@@ -125,6 +126,15 @@ class _Run:
         if self._options.keep == "best" and self._progress.best:
             take(self._adapted, self._progress.best)
         return self._outcome()
+
+    def _check_plan(self) -> None:
+        """The best evaluation of a planned method may lie before its plan is done."""
+        earlier = self._options.patience is not None or self._options.keep == "best"
+        if isinstance(self._worn, Planned) and self._held_out and earlier:
+            raise InputError(
+                f"{type(self._adapted.method).__name__} {self._worn.plan()}: weights of an earlier step are not what it promises; train"
+                " with keep 'last' and without patience"
+            )
 
     def _take_steps(self, checkpoints: Checkpoints | None) -> None:
         for batches in self._order.steps(self._progress.step):

@@ -82,6 +82,10 @@ class WornAdaLoRA:
         allocator.peft_config.rank_pattern = None
         allocator.reset_ipt()
 
+    def plan(self) -> str:
+        """Ranks are spread before the end, the budget is met only then."""
+        return "meets its budget of ranks only in its last phase"
+
     def before_step(self) -> None:
         """Nothing: importance is measured behind the step."""
 

@@ -135,7 +135,7 @@ def test_bad_options(given: dict[str, Any]) -> None:
         LoRA(**given)
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # an exported folder does not tell PEFT of GPT-2's layout
+@pytest.mark.filterwarnings("error:fan_in_fan_out")  # PEFT is told of GPT-2's layout
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_export_is_read_by_graft_and_by_peft(name: str, tmp_path: Path) -> None:
     import peft

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapters.adapted import Adapted
+from adapters.adapted import Adapted, adapt
+from adapters.reparameterised.adalora.config import AdaLoRA
 from adapters.training.journal import Event
 from adapters.training.options import Options
 from adapters.training.tasks import Batch, CausalTask, ClassificationTask, ContrastiveTask, Seq2SeqTask
@@ -139,6 +140,15 @@ def test_the_best_weights_are_kept_and_patience_ends() -> None:
     last = lora(r=4)
     outcome = train(last, TASK, rows, replace(options, keep="last"), held_out=against)
     assert outcome.kept == outcome.steps
+
+
+@pytest.mark.parametrize("given", [{}, {"keep": "last", "patience": 2}])
+def test_a_planned_method_is_kept_to_its_last_step(given: dict[str, Any]) -> None:
+    adapted = adapt(tiny("llama"), AdaLoRA(init_r=4, target_r=2, tinit=1, tfinal=2))
+    rows, options = examples(8), replace(FAST, steps=8, **given)
+    with pytest.raises(InputError, match=r"AdaLoRA meets its budget of ranks only in its last phase.*keep 'last' and without patience"):
+        train(adapted, TASK, rows, options, held_out=rows)
+    assert train(adapted, TASK, rows, replace(options, keep="last", patience=None), held_out=rows).kept == 8
 
 
 def test_held_out_loss_is_the_mean_over_answer_tokens() -> None:
