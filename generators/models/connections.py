@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 POOL = 8
 """Calls that share a pool. httpcore 1.0 looks through all connections of a pool for each call that begins or ends in it."""
 
+IDLE = 2.0
+"""Seconds that an idle connection is kept. vLLM's server closes it after 5; a call that is sent just then finds nobody."""
+
 
 @dataclass(slots=True)
 class _Pool:
@@ -56,6 +59,6 @@ class Connections:
         if self._context is None:
             self._context = httpx.create_ssl_context()
         timeout = httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=POOL)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=POOL, keepalive_expiry=IDLE)
         self._pools.append(_Pool(httpx.AsyncClient(verify=self._context, limits=limits, timeout=timeout, transport=self._transport)))
         return self._pools[-1]

@@ -8,12 +8,13 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
+from generators.models.checks import check_scored, check_text, checked, fitted, parted
 from generators.models.decoding import Engine, Reading, Writing
 from generators.models.embedded import resolve, without_progress_bars
 from generators.models.together import together
+from generators.models.tokens import PromptTokenizer
 from rag.core.batcher import Batcher
-from rag.core.errors import InputError, MissingCapability, MissingDependency, ModelError
+from rag.core.errors import InputError, MissingDependency, ModelError
 from rag.core.registry import component
 from rag.core.sync import iterate_sync, run_sync
 from rag.core.trace import count
@@ -173,25 +174,13 @@ class Local:
         chat, beginning = parted(prompt)
         if beginning:  # tokens apart, as the model itself would have written them behind the template
             return [*self._encode(chat), *self._encode(beginning, special=False)]
-        prompt = chat
-        tokenizer = self._shared.loaded().tokenizer
-        with self._shared.encoding:
-            if isinstance(prompt, str):
-                ids = tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"]
-            elif not tokenizer.chat_template:
-                raise MissingCapability(f"{self.name} has no chat template; give a string as prompt, or a model trained for chat")
-            else:
-                ids = tokenizer.apply_chat_template(messages_json(prompt), add_generation_prompt=True, return_dict=True)["input_ids"]
-        if not ids:
-            raise InputError(f"{self.name} makes no token of {prompt!r}")
-        return [int(token) for token in ids]
+        return self._shared.loaded().tokens.ids(chat, special)
 
 
 class _Shared:
     """The weights, and the worker that runs them, of a `Local` and its twins with other adapters."""
 
     def __init__(self, model: str, dtype: str, device: str, max_batch: int) -> None:
-        self.encoding = threading.Lock()
         self.batcher: Batcher[Writing | Reading, Generation] = Batcher(
             self._work, max_batch=max_batch, name="local model", key=lambda job: (type(job), job.adapter)
         )
@@ -219,9 +208,9 @@ class _Shared:
 class _Parts:
     """A loaded model, its tokenizer, and what is read from its configuration."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, window: int, vocabulary: int) -> None:
+    def __init__(self, engine: Engine, tokens: PromptTokenizer, window: int, vocabulary: int) -> None:
         self.engine = engine
-        self.tokenizer = tokenizer
+        self.tokens = tokens
         self.window = window
         self.vocabulary = vocabulary
 
@@ -243,4 +232,4 @@ def _load(name: str, dtype: str, device: str) -> _Parts:
         raise ModelError(f"cannot load the model '{name}' on {place}: {str(error).strip()[:600]}") from error
     config = model.config.get_text_config()
     window = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
-    return _Parts(Engine(model, tokenizer, name), tokenizer, window, int(config.vocab_size))
+    return _Parts(Engine(model, tokenizer, name), PromptTokenizer(tokenizer, name), window, int(config.vocab_size))

@@ -24,6 +24,8 @@ _CPU_FLAGS: Mapping[str, Flag] = {
     "max-model-len": 4096,
     # vLLM 0.32's CPU build dies ("CPU Generator does not use offset") when the prompt of a seeded request is read in more than one step.
     "enable-chunked-prefill": False,
+    # What the cache of prompts shares are whole blocks, and the CPU build's default of 128 tokens has it read most of a short prompt again.
+    "block-size": 32,
 }
 _LORA_FLAGS: Mapping[str, Flag] = {
     "enable-lora": True,

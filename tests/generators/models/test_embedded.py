@@ -3,13 +3,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from generators.models import embedded as module
 from generators.models.embedded import cache_folder, resolve
-from generators.models.local import Local
+from generators.models.tokens import load_tokenizer
 from rag.core.errors import InputError, ModelError
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -110,8 +109,9 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert cache_folder().name == "graft"
 
 
-def test_the_converted_tokenizer_is_the_models_own(embedded: Local) -> None:
-    tokenizer: Any = embedded._shared.loaded().tokenizer
+@pytest.mark.usefixtures("embedded")
+def test_the_converted_tokenizer_is_the_models_own() -> None:
+    tokenizer = load_tokenizer("smollm2")
     assert (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token) == ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
     assert tokenizer.tokenize("in  2024") == ["in", "ĠĠ", "2", "0", "2", "4"]  # digits apart, the spaces before them together
     assert tokenizer("<|im_start|>user\nhi<|im_end|>")["input_ids"] == [1, 4093, 198, 6004, 2]  # no bos in front

@@ -318,7 +318,7 @@ def test_a_folder_that_holds_no_model(tmp_path: Any) -> None:
 
 def test_a_model_without_a_chat_template(tiny_folder: Any) -> None:
     model = Local(str(tiny_folder), device="cpu")
-    model._shared.loaded().tokenizer.chat_template = None
+    model._shared.loaded().tokens._tokenizer.chat_template = None
     with pytest.raises(MissingCapability, match="chat template"):
         model.generate([Message("user", "hi")])
 
