@@ -37,6 +37,7 @@ _ROOMS: dict[str, str] = {
     "function_tool": "tools.function",
     # what a model wears
     "adapt": "adapters.adapted",
+    "Rack": "generators.models.rack",
     "LoRAHub": "adapters.lorahub",
     **dict.fromkeys(
         (

@@ -27,6 +27,11 @@ _CPU_FLAGS: Mapping[str, Flag] = {
     # What the cache of prompts shares are whole blocks, and the CPU build's default of 128 tokens has it read most of a short prompt again.
     "block-size": 32,
 }
+_CPU_LORA_FLAGS: Mapping[str, Flag] = {
+    # Where a batch mixes adapters, vLLM 0.32's CPU build gives requests for the base model what lies in its last slot (index -1, in
+    # vllm/lora/ops/torch_ops): one slot more than adapters stays empty, and so right.
+    "max-loras": 5,
+}
 _LORA_FLAGS: Mapping[str, Flag] = {
     "enable-lora": True,
     "max-lora-rank": 64,
@@ -50,9 +55,9 @@ def serve_vllm(
     """Run ``python -m vllm.entrypoints.openai.api_server`` while the block lasts and yield its address, ``http://127.0.0.1:PORT/v1``.
 
     ``model`` is what `resolve` takes; ``port`` a free one if None. ``adapters`` turns LoRA and its loading at run time on, for the
-    linear layers of Llama-like models (``lora_target_modules`` for others). ``options`` are server flags with underscores for dashes
-    (``max_model_len=2048``, ``enforce_eager=True``). Without a GPU build of vLLM the model runs on
-    the CPU in float32 with a window of 4,096 tokens unless ``options`` say otherwise. ``wait`` is in seconds; ``log`` is a file for the
+    linear layers of Llama-like models (``lora_target_modules`` for others), four adapters at a time (`Rack`'s ``slots``). ``options`` are
+    server flags with underscores for dashes (``max_model_len=2048``, ``enforce_eager=True``). Without a GPU build of vLLM the model runs
+    on the CPU in float32 with a window of 4,096 tokens unless ``options`` say otherwise. ``wait`` is in seconds; ``log`` is a file for the
     server's output (a temporary one if None). Raises `MissingDependency` without vLLM, `ModelUnavailable` with the end of the log when
     the server dies or is not healthy in time. The server and all its workers are stopped at the end of the block.
     """
@@ -75,6 +80,7 @@ def serve_vllm(
 def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[str, Flag]) -> list[str]:
     flags: dict[str, Flag] = {"served-model-name": name, "host": "127.0.0.1", "port": port}
     flags |= (dict(_CPU_FLAGS) if _on_cpu() else {}) | (dict(_LORA_FLAGS) if adapters else {})
+    flags |= dict(_CPU_LORA_FLAGS) if adapters and _on_cpu() else {}
     flags |= {key.replace("_", "-"): value for key, value in options.items()}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
     for key, value in flags.items():

@@ -6,21 +6,26 @@ import asyncio
 import copy
 import json
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
-from typing import Any
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
 from generators.models.completion import Completion, payload, scored
 from generators.models.http import HttpClient, StreamBroken
 from generators.models.together import together
+from generators.models.tokens import SameTokens
 from generators.models.vocabulary import Vocabulary
 from rag.core.errors import ModelError, ModelRefused
 from rag.core.registry import component
 from rag.core.sync import iterate_sync, run_sync
 from rag.core.trace import count, note
 from rag.core.types import Generation, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from generators.models.rack import Rack
 
 _REMEMBERED = 256
 """Prompts whose tokens are kept: methods count a prompt before they send it, and the server should read it once."""
@@ -31,11 +36,13 @@ class VLLM:
     """Talks to a vLLM server at ``url``, which ends in ``/v1``.
 
     ``model`` is the name that the server gives the model (its only or first one if None); ``adapter`` names a LoRA adapter that the server
-    has loaded. ``api_key_env`` names the environment variable that holds the server's key. ``timeout`` is in seconds without a byte of
-    the answer; ``retries`` follow on connection errors, timeouts, 429 and 5xx; at most ``max_connections`` calls are in flight.
+    has loaded (`Rack` loads on first use). ``api_key_env`` names the environment variable that holds the server's key. ``timeout`` is in
+    seconds without a byte of the answer; ``retries`` follow on connection errors, timeouts, 429 and 5xx; at most ``max_connections``
+    calls are in flight.
 
     The server renders its chat template and tokenises, once per call; the ids then go to ``/v1/completions``, so that prompts of both
-    kinds give exact tokens, and ``max_tokens`` is cut to what the window leaves.
+    kinds give exact tokens, and ``max_tokens`` is cut to what the window leaves. ``tokenizer`` ("smollm2", the model's folder, or its
+    Hugging Face id) does so in this process instead, which spares a busy server a call for each prompt; it is compared with the server's.
 
     Raises `ModelUnavailable`, `ModelRefused`, `PromptTooLong`.
     """
@@ -49,6 +56,7 @@ class VLLM:
         timeout: float = 120.0,
         retries: int = 4,
         max_connections: int = 256,
+        tokenizer: str | None = None,
     ) -> None:
         self.url = url
         self.model = model
@@ -57,6 +65,9 @@ class VLLM:
         self.timeout = timeout
         self.retries = retries
         self.max_connections = max_connections
+        self.tokenizer = tokenizer
+        self.rack: Rack | None = None
+        """Who loads the adapter and keeps it loaded while a call is in flight; None: it is loaded by other means."""
         self._http = HttpClient(
             url.rstrip("/").removesuffix("/v1") if isinstance(url, str) else url,
             api_key_env=api_key_env,
@@ -65,6 +76,7 @@ class VLLM:
             retries=retries,
             max_connections=max_connections,
         )
+        self._tokenizer = None if tokenizer is None else SameTokens(tokenizer)
         self._vocabulary = Vocabulary(self._detokenize)
         self._served: str | None = model
         self._window: int | None = None
@@ -89,25 +101,14 @@ class VLLM:
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
-        if sampling.until is not None:  # only a stream can be left early
-            try:
-                async with aclosing(self._writing(prompt, sampling)) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, Generation):
-                            return piece
-            except StreamBroken as error:  # nobody has seen any of it, so it can be asked for again, in one piece
-                note(str(error))
-        name, ids, fitting = await self._prepared(prompt, sampling)
-        answer = await self._http.post("/v1/completions", payload(name, ids, fitting))
-        completion = Completion(fitting)
-        completion.add(answer, self._http.address)
-        generation = await completion.generation(self._vocabulary, name, len(ids))
-        count(calls=1, prompt_tokens=len(ids), generated_tokens=generation.generated_tokens)
-        return generation
+        checked(prompt, sampling)
+        async with self._worn():
+            return await self._written(prompt, sampling)
 
     async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         """Yield text pieces as the server writes them and, last, the `Generation`; the pieces join to its text."""
-        async with aclosing(self._writing(prompt, sampling)) as pieces:
+        checked(prompt, sampling)
+        async with self._worn(), aclosing(self._writing(prompt, sampling)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -120,23 +121,20 @@ class VLLM:
         """
         checked(prompt)
         check_text(continuation, "the continuation")
-        name = await self._name()
-        before, after = await asyncio.gather(self._tokens(prompt), self._tokens(continuation, special=False))
-        ids = [*before, *after]
-        check_scored(len(ids), self.window, name, reserved=1)  # the server writes a token even when it only reads
-        answer = await self._http.post("/v1/completions", {**payload(name, ids, Sampling(max_tokens=1)), "prompt_logprobs": 0})
-        count(calls=1, prompt_tokens=len(ids), generated_tokens=0)
-        return scored(answer, before, after, continuation, name, self._http.address)
+        async with self._worn():
+            return await self._scored(prompt, continuation)
 
     async def acount(self, prompt: Prompt) -> int:
         """Tokens that ``prompt`` takes, the chat template included."""
         checked(prompt)
-        return len(await self._tokens(prompt))
+        async with self._worn():
+            return len(await self._tokens(prompt))
 
     async def aencode(self, text: str) -> list[int]:
         """The ids of ``text`` as the model would write it, without special tokens."""
         check_text(text, "the text")
-        return await self._tokens(text, special=False)
+        async with self._worn():
+            return await self._tokens(text, special=False)
 
     def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Blocking twin of `agenerate`."""
@@ -164,8 +162,19 @@ class VLLM:
         other.adapter = name
         return other
 
-    async def aload_adapter(self, name: str, path: str) -> VLLM:
-        """Have the server load the LoRA adapter at ``path`` (on the server's disk) as ``name``; return the model that wears it."""
+    async def aload_adapter(self, name: str, path: str | Path, max_rank: int = 16, targets: Sequence[str] | None = None) -> VLLM:
+        """Have the server load the LoRA adapter at ``path`` (on the server's disk) as ``name``; return the model that wears it.
+
+        A folder of this machine is looked at first, against the server's ``--max-lora-rank`` and ``--lora-target-modules``
+        (``max_rank``, ``targets``; the defaults are vLLM's): what the server would refuse or wear in part is not sent. vLLM keeps the
+        prompts that it has read by name and path, so changed weights want another path. Raises `AdapterError` and its kinds, and
+        `ModelRefused`.
+        """
+        if Path(path).is_dir():
+            from generators.models.served_adapter import check
+
+            root = next((str(card.get("root") or "") for card in await self._cards() if not card.get("parent")), "")
+            await asyncio.to_thread(check, Path(path), max_rank, targets, root)
         try:
             await self._http.tell("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         except ModelRefused as error:
@@ -179,23 +188,57 @@ class VLLM:
         except ModelRefused as error:
             raise _with_advice(error) from error
 
-    def load_adapter(self, name: str, path: str) -> VLLM:
+    async def aserved(self) -> dict[str, str]:
+        """The adapters that the server has loaded: their folders on its disk, by name."""
+        return {str(card["id"]): str(card.get("root") or "") for card in await self._cards() if card.get("parent")}
+
+    def load_adapter(self, name: str, path: str | Path, max_rank: int = 16, targets: Sequence[str] | None = None) -> VLLM:
         """Blocking twin of `aload_adapter`."""
-        return run_sync(self.aload_adapter(name, path))
+        return run_sync(self.aload_adapter(name, path, max_rank, targets))
 
     def unload_adapter(self, name: str) -> None:
         """Blocking twin of `aunload_adapter`."""
         run_sync(self.aunload_adapter(name))
 
+    def served(self) -> dict[str, str]:
+        """Blocking twin of `aserved`."""
+        return run_sync(self.aserved())
+
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
         await self._http.close()
+
+    async def _written(self, prompt: Prompt, sampling: Sampling) -> Generation:
+        if sampling.until is not None:  # only a stream can be left early
+            try:
+                async with aclosing(self._writing(prompt, sampling)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, Generation):
+                            return piece
+            except StreamBroken as error:  # nobody has seen any of it, so it can be asked for again, in one piece
+                note(str(error))
+        name, ids, fitting = await self._prepared(prompt, sampling)
+        answer = await self._post("/v1/completions", payload(name, ids, fitting))
+        completion = Completion(fitting)
+        completion.add(answer, self._http.address)
+        generation = await completion.generation(self._vocabulary, name, len(ids))
+        count(calls=1, prompt_tokens=len(ids), generated_tokens=generation.generated_tokens)
+        return generation
+
+    async def _scored(self, prompt: Prompt, continuation: str) -> Generation:
+        name = await self._name()
+        before, after = await asyncio.gather(self._tokens(prompt), self._tokens(continuation, special=False))
+        ids = [*before, *after]
+        check_scored(len(ids), self.window, name, reserved=1)  # the server writes a token even when it only reads
+        answer = await self._post("/v1/completions", {**payload(name, ids, Sampling(max_tokens=1)), "prompt_logprobs": 0})
+        count(calls=1, prompt_tokens=len(ids), generated_tokens=0)
+        return scored(answer, before, after, continuation, name, self._http.address)
 
     async def _writing(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[str | Generation, None]:
         name, ids, fitting = await self._prepared(prompt, sampling)
         completion = Completion(fitting)
         try:
-            async with aclosing(self._http.stream("/v1/completions", payload(name, ids, fitting, stream=True))) as events:
+            async with aclosing(self._events("/v1/completions", payload(name, ids, fitting, stream=True))) as events:
                 async for event in events:
                     piece = completion.add(event, self._http.address)
                     if piece:
@@ -207,7 +250,6 @@ class VLLM:
         yield await completion.generation(self._vocabulary, name, len(ids))
 
     async def _prepared(self, prompt: Prompt, sampling: Sampling) -> tuple[str, list[int], Sampling]:
-        checked(prompt, sampling)
         name = await self._name()
         ids = await self._tokens(prompt)
         return name, ids, fitted(sampling, len(ids), self.window, name)
@@ -217,18 +259,26 @@ class VLLM:
 
     async def _look(self) -> tuple[str, int]:
         """Learn the served model's name and window from the server's list."""
-        answer = await self._http.get("/v1/models")
+        cards = await self._cards()
         try:
-            cards = answer["data"]
             card = next((c for c in cards if c["id"] == self._served), None) if self._served else cards[0]
             if card is None:
                 raise ModelRefused(f"{self._http.address} serves no model '{self._served}'; it serves: {', '.join(c['id'] for c in cards)}")
             self._served, self._window = str(card["id"]), int(card["max_model_len"])
         except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(
-                f"{self._http.address} answered /v1/models in a shape that is not vLLM's; for other servers use OpenAICompatible"
-            ) from error
+            raise self._not_vllm("/v1/models") from error
         return self._served, self._window
+
+    async def _cards(self) -> list[Any]:
+        """What the server's list tells of the model and of each adapter that is loaded."""
+        answer = await self._http.get("/v1/models")
+        try:
+            return [card for card in answer["data"] if card["id"]]
+        except (KeyError, TypeError) as error:
+            raise self._not_vllm("/v1/models") from error
+
+    def _not_vllm(self, path: str) -> ModelError:
+        return ModelError(f"{self._http.address} answered {path} in a shape that is not vLLM's; for other servers use OpenAICompatible")
 
     def _ask(self) -> tuple[str, int]:
         """`_look` for a property: in a thread of its own, because the caller may be a coroutine of the loop that would serve it."""
@@ -254,25 +304,84 @@ class VLLM:
         request = {"model": await self._name(), **text}
         key = json.dumps(request)
         if key not in self._read:
-            answer = await self._http.post("/tokenize", request)
-            try:
-                self._read[key] = [int(token) for token in answer["tokens"]], int(answer["max_model_len"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise ModelError(
-                    f"{self._http.address} answered /tokenize in a shape that is not vLLM's; for other servers use OpenAICompatible"
-                ) from error
+            self._read[key] = await self._read_anew(prompt, special, request)
         self._read.move_to_end(key)
         if len(self._read) > _REMEMBERED:
             self._read.popitem(last=False)
         ids, self._window = self._read[key]
         return list(ids)  # what is remembered is nobody's to change
 
+    async def _read_anew(self, prompt: Prompt, special: bool, request: Mapping[str, Any]) -> tuple[list[int], int]:
+        """Tokens and window, by the server or, once both agreed on a prompt of this kind, in this process."""
+        if self._tokenizer is None:
+            return await self._tokenized(request)
+        if self._tokenizer.agreed(request["model"], prompt, special):
+            return self._tokenizer.ids(prompt, special), self._window or (await self._look())[1]
+        ids, window = await self._tokenized(request)
+        self._tokenizer.compare(request["model"], prompt, special, ids)
+        return ids, window
+
+    async def _tokenized(self, request: Mapping[str, Any]) -> tuple[list[int], int]:
+        answer = await self._post("/tokenize", request)
+        try:
+            return [int(token) for token in answer["tokens"]], int(answer["max_model_len"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._not_vllm("/tokenize") from error
+
     async def _detokenize(self, ids: list[int]) -> str:
-        answer = await self._http.post("/detokenize", {"model": await self._name(), "tokens": ids})
+        if self._tokenizer is not None:
+            return self._tokenizer.text(ids)
+        answer = await self._post("/detokenize", {"model": await self._name(), "tokens": ids})
         try:
             return str(answer["prompt"])
         except (KeyError, TypeError) as error:
-            raise ModelError(f"{self._http.address} answered /detokenize in a shape that is not vLLM's") from error
+            raise self._not_vllm("/detokenize") from error
+
+    def _worn(self) -> AbstractAsyncContextManager[None]:
+        """The adapter stays loaded while this lasts."""
+        return nullcontext() if self.rack is None or self.adapter is None else self.rack.lease(self.adapter)
+
+    async def _post(self, path: str, request: Mapping[str, Any]) -> Any:
+        try:
+            answer = await self._http.post(path, request)
+        except ModelRefused as error:
+            await self._reload(error)
+            answer = await self._http.post(path, request)
+        self._check_worn(answer)
+        return answer
+
+    async def _events(self, path: str, request: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        for last in (False, True):
+            try:
+                async with aclosing(self._http.stream(path, request)) as events:
+                    async for event in events:
+                        self._check_worn(event)
+                        yield event
+                return
+            except ModelRefused as error:  # such an answer comes before the first event
+                if last:
+                    raise
+                await self._reload(error)
+
+    async def _reload(self, error: ModelRefused) -> None:
+        """After a server that was started anew has forgotten the adapter. Raises ``error`` where that is not what happened."""
+        if self.adapter is None or "does not exist" not in str(error):
+            raise error
+        if self.rack is None:
+            loaded = ", ".join(await self.aserved()) or "none"
+            raise ModelRefused(
+                f"{self._http.address} has no adapter '{self.adapter}' loaded; loaded are: {loaded};"
+                f" `rag adapters load {self.adapter} --url {self.url}` loads it"
+            ) from error
+        await self.rack.restore(self.adapter)
+
+    def _check_worn(self, answer: Any) -> None:
+        """A server that does not check names (VLLM_SKIP_MODEL_NAME_VALIDATION) answers for an unknown adapter as the bare model."""
+        if self.adapter and isinstance(answer, dict) and answer.get("model", self.adapter) != self.adapter:
+            raise ModelRefused(
+                f"{self._http.address} answered as '{answer['model']}', not with the adapter '{self.adapter}': it is not loaded, and the"
+                " server does not check names; unset VLLM_SKIP_MODEL_NAME_VALIDATION there, and load the adapter"
+            )
 
 
 def _with_advice(error: ModelRefused) -> ModelRefused:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rag.cli.options import JsonOption
+from rag.cli.options import JsonOption, KeyOption
 from rag.core.errors import AdapterDamaged, InputError, MissingDependency, ModelError
 
 if TYPE_CHECKING:
     from adapters.registry import Entry
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Adapters by name: list, show, add, remove, export.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Adapters by name: list, show, add, remove, export; on a vLLM server: load, unload, served.",
+)
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the adapter, as `rag adapters list` shows it.", show_default=False)]
 RegistryOption = Annotated[
@@ -22,6 +26,7 @@ RegistryOption = Annotated[
     typer.Option(help="Folder of the adapters. \\[default: $GRAFT_ADAPTERS, or a folder among your data]", show_default=False),
 ]
 BaseOption = Annotated[str | None, typer.Option(help="Base model: smollm2, a folder, or a Hugging Face id.", show_default=False)]
+ServerOption = Annotated[str, typer.Option("--url", help="Address of a vLLM server that was started with --enable-lora.")]
 RankOption = Annotated[int, typer.Option(help="vLLM's --max-lora-rank: 1, 8, 16, 32, 64, 128, 256, 320 or 512.")]
 
 
@@ -139,6 +144,68 @@ def export(
         return
     note = f"; up to {left:.2%} of a layer's change is left out" if left else ""
     err().print(f"wrote {out}{note}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def load(
+    name: NameArgument,
+    url: ServerOption = "http://localhost:8000/v1",
+    max_rank: RankOption = 16,
+    targets: Annotated[
+        list[str] | None, typer.Option("--target", help="vLLM's --lora-target-modules, one each time. \\[default: all]", show_default=False)
+    ] = None,
+    base: BaseOption = None,
+    model_key_env: KeyOption = None,
+    registry: RegistryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load an adapter on a running vLLM server. What vLLM would refuse is written as plain LoRA first where nothing is lost, or refused.
+
+    Example:  rag adapters load chemistry --url http://localhost:8000/v1
+    """
+    from adapters.registry import Registry
+    from generators.models.vllm import VLLM
+    from rag.cli.adapters_served import put_on
+    from rag.cli.console import err, write_json
+
+    account = put_on(VLLM(url, api_key_env=model_key_env), Registry(registry), name, max_rank, targets, base)
+    if as_json:
+        write_json(account)
+        return
+    exported = " (written as plain LoRA, exactly)" if account["exported"] else ""
+    state = "was loaded already" if account["was_loaded"] else "loaded"
+    err().print(f"{state}: {name}{exported}; ask {url} for the model '{name}'", soft_wrap=True, markup=False)
+
+
+@app.command()
+def unload(name: NameArgument, url: ServerOption = "http://localhost:8000/v1", model_key_env: KeyOption = None) -> None:
+    """Have a running vLLM server forget an adapter.
+
+    Example:  rag adapters unload chemistry --url http://localhost:8000/v1
+    """
+    from generators.models.vllm import VLLM
+    from rag.cli.console import err
+
+    VLLM(url, api_key_env=model_key_env).unload_adapter(name)
+    err().print(f"unloaded {name}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def served(url: ServerOption = "http://localhost:8000/v1", model_key_env: KeyOption = None, as_json: JsonOption = False) -> None:
+    """List the adapters that a running vLLM server has loaded, and the folders that it reads.
+
+    Example:  rag adapters served --url http://localhost:8000/v1
+    """
+    from generators.models.vllm import VLLM
+    from rag.cli.console import err, write, write_json
+
+    found = VLLM(url, api_key_env=model_key_env).served()
+    if as_json:
+        write_json({"url": url, "adapters": found})
+    elif found:
+        write("".join(f"{name}\t{folder}\n" for name, folder in sorted(found.items())))
+    else:
+        err().print(f"{url} has no adapter loaded; `rag adapters load NAME` loads one", soft_wrap=True, markup=False)
 
 
 def load_base(name: str, dtype: str = "auto") -> tuple[Any, Any]:

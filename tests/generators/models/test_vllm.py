@@ -331,33 +331,6 @@ def test_a_model_that_is_not_served(server: Any) -> None:
         assert model(server, model="mine").window
 
 
-def test_an_adapter_is_named_in_requests(server: Any) -> None:
-    completing(server, [10], "Hi")
-    bare = model(server)
-    dressed = bare.with_adapter("legal")
-    assert (dressed.name, bare.adapter) == ("legal", None)
-    assert dressed.generate("hello").model == "legal"
-    assert last_body(server)["model"] == "legal"
-    assert last_body(server, "/tokenize")["model"] == "legal"
-    assert dressed.with_adapter(None).generate("hello").model == "base"
-    assert dressed.window == 64
-
-
-def test_adapters_are_loaded_and_unloaded(server: Any) -> None:
-    server.routes["/v1/load_lora_adapter"] = lambda r: httpx.Response(200, content=b"Success: LoRA adapter 'legal' added successfully.")
-    server.routes["/v1/unload_lora_adapter"] = lambda r: httpx.Response(200)
-    bare = model(server)
-    assert bare.load_adapter("legal", "/adapters/legal").name == "legal"
-    assert last_body(server, "/v1/load_lora_adapter") == {"lora_name": "legal", "lora_path": "/adapters/legal"}
-    bare.unload_adapter("legal")
-    server.routes["/v1/load_lora_adapter"] = lambda r: httpx.Response(404, json={"detail": "Not Found"})
-    with pytest.raises(ModelRefused, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
-        bare.load_adapter("legal", "/adapters/legal")
-    server.routes["/v1/load_lora_adapter"] = lambda r: httpx.Response(404, json={"error": {"message": "No adapter found for /nowhere"}})
-    with pytest.raises(ModelRefused, match=r"No adapter found for /nowhere$"):
-        bare.load_adapter("legal", "/nowhere")
-
-
 @pytest.mark.parametrize("answer", [{}, {"choices": [{}]}, {"choices": 3}, [], "x", {"choices": [{"text": "a", "token_ids": ["b"]}]}])
 def test_answers_of_another_shape(server: Any, answer: Any) -> None:
     server.routes["/v1/completions"] = lambda r: httpx.Response(200, json=answer)
