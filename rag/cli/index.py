@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from adapters.folder import CARD
 from rag.cli.options import JsonOption
 from rag.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from retrievers.corpus import Corpus
+    from retrievers.encoders import SentenceEncoder
 
 
 def index(
@@ -19,6 +21,12 @@ def index(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the corpus, new or from an earlier run.", show_default=False)],
     encoder: Annotated[
         str | None, typer.Option(help="minilm, a folder, a Hugging Face id, or none for BM25 only. \\[default: minilm]")
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder-adapter", help="What the encoder wears: an adapter's folder, or its name in the registry.", show_default=False
+        ),
     ] = None,
     vectors: Annotated[
         Literal["auto", "flat", "hnsw", "ivf-sq8", "ivf-pq"] | None,
@@ -41,7 +49,7 @@ def index(
     if not files:
         raise InputError(f"{', '.join(map(str, paths))}: there are no files to read")
     try:
-        corpus = _corpus(out, encoder, vectors, chunk_tokens, overlap)
+        corpus = _corpus(out, _Encoder(encoder, adapter), vectors, chunk_tokens, overlap)
         outcome = index_files(corpus, files, root, strict=strict, prune=prune)
         _build_index(corpus, vectors, changed=bool(outcome.summary.passages or outcome.summary.deleted))
     except KeyboardInterrupt:
@@ -53,7 +61,28 @@ def index(
         raise InputError("none of the files could be read")
 
 
-def _corpus(out: Path, encoder: str | None, vectors: str | None, chunk_tokens: int | None, overlap: int | None) -> Corpus:
+class _Encoder:
+    """What the options say of the encoder."""
+
+    def __init__(self, model: str | None, adapter: str | None) -> None:
+        if model == "none" and adapter is not None:
+            raise ConfigError("--encoder-adapter needs an encoder that wears it: leave --encoder none out")
+        self.none = model == "none"
+        self.given = not self.none and (model is not None or adapter is not None)
+        self._model = model or "minilm"
+        # the corpus remembers the adapter: a folder has to be found from everywhere
+        self._adapter = str(Path(adapter).resolve()) if adapter is not None and (Path(adapter) / CARD).is_file() else adapter
+
+    def build(self) -> SentenceEncoder | None:
+        """None for BM25 only."""
+        if self.none:
+            return None
+        from retrievers.encoders import SentenceEncoder
+
+        return SentenceEncoder(self._model, adapter=self._adapter)
+
+
+def _corpus(out: Path, encoder: _Encoder, vectors: str | None, chunk_tokens: int | None, overlap: int | None) -> Corpus:
     """The corpus at ``out``, made if there is none. Raises `CorpusMismatch` if it was built with another encoder."""
     from retrievers.corpus import Corpus
 
@@ -62,19 +91,16 @@ def _corpus(out: Path, encoder: str | None, vectors: str | None, chunk_tokens: i
         from retrievers.chunkers import AutoChunker
 
         chunker = AutoChunker(chunk_tokens or 200, 1 if overlap is None else overlap)
-    wanted = None if encoder == "none" else encoder or "minilm"
     if not Corpus.exists(out):
-        return Corpus.create(out, encoder=wanted, chunker=chunker, index=vectors or "auto")
-    if encoder is None or wanted is None:
-        corpus = Corpus.open(out, chunker=chunker)
-        if encoder == "none" and corpus.dim:
-            raise ConfigError(
-                f"{out}: this corpus has vectors ({corpus.manifest().encoder.identity}); leave --encoder out, or choose another --out"
-            )
-        return corpus
-    from retrievers.encoders import SentenceEncoder
-
-    return Corpus.open(out, encoder=SentenceEncoder(wanted), chunker=chunker)
+        return Corpus.create(out, encoder=encoder.build(), chunker=chunker, index=vectors or "auto")
+    if encoder.given:
+        return Corpus.open(out, encoder=encoder.build(), chunker=chunker)
+    corpus = Corpus.open(out, chunker=chunker)
+    if encoder.none and corpus.dim:
+        raise ConfigError(
+            f"{out}: this corpus has vectors ({corpus.manifest().encoder.identity}); leave --encoder out, or choose another --out"
+        )
+    return corpus
 
 
 def _build_index(corpus: Corpus, vectors: str | None, *, changed: bool) -> None:

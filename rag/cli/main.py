@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rag.cli import adapters, ask, compose, demo, doctor, draw, index, mcp, serve, train
+from rag.cli import adapters, ask, compose, demo, doctor, draw, index, mcp, mine, serve, train
 from rag.cli import eval as evaluation
 from rag.core.errors import GraftError, InputError
 
@@ -98,6 +98,7 @@ app.command()(demo.demo)
 app.command()(serve.serve)
 app.command()(mcp.mcp)
 app.command("eval")(evaluation.evaluate)
+app.command()(mine.mine)
 app.command()(train.train)
 app.command()(compose.compose)
 app.add_typer(adapters.app, name="adapters")
