@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from adapters.lorahub.composition import WornStack, read_stack
 from adapters.lorahub.examples import batches, prompt_text, read_examples
-from adapters.lorahub.objective import Objective, cross_entropy, evaluating, penalty
+from adapters.lorahub.objective import Objective, answer_losses, cross_entropy, evaluating, penalty
 from adapters.training.data import Answered
+from adapters.training.losses import causal_loss
 from rag.core.errors import InputError
 from tests.adapters.lorahub.parts import Numbers, saved
 from tests.adapters.tiny import batch_for, tiny
@@ -29,6 +32,36 @@ def test_the_batch_does_not_change_it(on: str) -> None:
     model = tiny(on, torch.float64)
     losses = [cross_entropy(model, batches(model, Numbers(), FEW, size, 64)) for size in (1, 2, 3)]
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)  # padding shifts what the norm computes in float32
+
+
+class AllLogits(nn.Module):
+    """A model whose ``forward`` cannot leave logits out."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.config = model.config
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+
+@pytest.mark.parametrize("on", ["llama", "gpt2"])
+def test_the_output_head_reads_the_answers_only_and_the_loss_is_that_of_all_logits(on: str) -> None:
+    model = tiny(on, torch.float64)
+    (batch,) = batches(model, Numbers(), FEW, 5, 64)
+    read: list[torch.Size] = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda module, given, made: read.append(made.shape))
+    found, counts = answer_losses(model, batch)
+    handle.remove()
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = [float(causal_loss(logits[row : row + 1], batch["labels"][row : row + 1])) for row in range(3)]
+    assert read == [(3, 5, 100)]  # of 8 places: those that foretell the answers of the three rows
+    assert counts.tolist() == [3, 5, 2]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    without, _ = answer_losses(AllLogits(model), batch)
+    assert without.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_only_the_answer_and_its_end_are_learnt() -> None:
