@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.files import write_whole
-from benchmarks.method_pages import RESULTS, write_tables
+from benchmarks.method_pages import write_tables
 from benchmarks.origin import ROOT
 from benchmarks.page import page
 from benchmarks.report import screen, table
@@ -28,6 +28,24 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
     "index_build": Benchmark(quick=("--encoded", "64", "--rounds", "1")),
     "evaluate": Benchmark(quick=("--single", "4", "--rounds", "1", "--no-hybrid")),
     "generators": Benchmark(("--data", "DATA"), quick=("--data", "DATA", "--limit", "2", "--sets", "xquad", "--race")),
+    "adapters": Benchmark(
+        ("--data", "DATA"),
+        quick=("--data", "DATA", "--cases", "lora", "bitfit", "--steps", "3", "--choice-steps", "2", "--limit", "16", "--no-speed"),
+    ),
+    "domain_gain": Benchmark(
+        ("--data", "DATA"), quick=("--data", "DATA", "--steps", "1", "--questions", "4", "--batch", "1", "--accumulate", "1")
+    ),
+    "retriever_lora": Benchmark(
+        ("--data", "DATA"), quick=("--data", "DATA", "--limit", "8", "--steps", "2", "--rates", "1e-3", "--negatives", "1")
+    ),
+    "lorahub": Benchmark(
+        ("--data", "DATA"),
+        quick=(
+            *("--data", "DATA", "--tasks", "boolean_expressions", "navigate", "--unseen", "web_of_lies", "--steps", "2", "--limit", "8"),
+            *("--held-out", "8", "--evaluations", "4", "--candidates", "2", "--rounds", "2"),
+        ),
+    ),
+    "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "load": Benchmark(quick=("--requests", "8", "--concurrency", "1", "8", "--repeats", "1")),
 }
 STOPPED = 130
@@ -74,7 +92,7 @@ def _publish(results: Path, docs: Path | None, order: Sequence[str], *, show: bo
     if docs is not None:
         write_whole(docs, page(records, read_evaluations(results)))
         if (docs.parent / "methods").is_dir():
-            write_tables(docs.parent / "methods", records.get(RESULTS))
+            write_tables(docs.parent / "methods", records)
 
 
 def ordered(records: Mapping[str, Record], order: Sequence[str]) -> dict[str, Record]:

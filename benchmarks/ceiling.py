@@ -152,7 +152,7 @@ class Race:
         return seconds
 
     def _model(self) -> VLLM:
-        return VLLM(self.url, timeout=TIMEOUT, retries=0, tokenizer=self.tokenizer)
+        return VLLM(self.url, timeout=TIMEOUT, tokenizer=self.tokenizer)
 
     def _timed(self, label: str, work: Callable[[], float]) -> float:
         if self.empty:

@@ -1,74 +1,51 @@
-"""The measured tables of docs/methods, made from the results of `benchmarks.generators` alone."""
+"""The measured tables of docs/methods, made from the published results alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import adapter_tables, generator_tables
 from benchmarks.files import write_whole
-from benchmarks.report import short
 from benchmarks.results import Record
 from rag.core.errors import InputError
 
-RESULTS = "generators"
-"""Name of the record that holds the figures."""
-PAGES: Mapping[str, tuple[str, ...]] = {
-    "adaptive_rag.md": ("adaptive",),
-    "crag.md": ("crag",),
-    "flare.md": ("flare", "flare_instruct"),
-    "hyde.md": ("hyde",),
-    "ircot.md": ("ircot",),
-    "iter_retgen.md": ("iter_retgen",),
-    "self_ask.md": ("self_ask",),
-    "self_rag.md": ("self_rag",),
-}
-"""The methods of a page, by their names in the benchmark."""
-BASES = ("direct", "cited")
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
-_MEANS = ("em", "f1", "all_gold@10")
-_COSTS = {"retrievals": "retrievals", "calls": "model calls", "prompt_tokens": "prompt tokens", "generated_tokens": "tokens written"}
 
 
-def write_tables(folder: Path, record: Record | None) -> None:
-    """Write the tables into the pages below ``folder``; nothing without a record. Raises `InputError` for a page without its markers."""
-    if record is None:
-        return
-    for name, methods in PAGES.items():
-        file = folder / name
-        write_whole(file, with_table(file.read_text("utf-8"), table(record, methods), name))
+@dataclass(frozen=True)
+class Family:
+    """Pages whose tables come from one record: the methods of each page by their names in the benchmark, and what makes a table of them."""
+
+    pages: Mapping[str, tuple[str, ...]]
+    table: Callable[[Record, Sequence[str]], str]
 
 
-def with_table(page: str, made: str, name: str) -> str:
-    """``page`` with ``made`` between its markers. Raises `InputError` if they are not there, once and in order."""
+FAMILIES: Mapping[str, Family] = {
+    "generators": Family(generator_tables.PAGES, generator_tables.table),
+    "adapters": Family(adapter_tables.PAGES, adapter_tables.table),
+}
+"""By the name of the record."""
+
+
+def write_tables(folder: Path, records: Mapping[str, Record]) -> None:
+    """Write the tables into the pages below ``folder``. Raises `InputError` for a page without its markers."""
+    for name, family in FAMILIES.items():
+        for page, methods in family.pages.items():
+            file = folder / page
+            write_whole(file, with_table(file.read_text("utf-8"), made(name, records.get(name), methods), page))
+
+
+def made(name: str, record: Record | None, methods: Sequence[str]) -> str:
+    """What stands on the page of ``methods``: their table, or that there is no figure yet."""
+    return FAMILIES[name].table(record, methods) if record is not None else f"Not measured yet: `python -m benchmarks {name}` does."
+
+
+def with_table(page: str, text: str, name: str) -> str:
+    """``page`` with ``text`` between its markers. Raises `InputError` if they are not there, once and in order."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after or END in before:
         raise InputError(f"{name}: the measured table stands between {BEGIN} and {END}, which the page must hold once")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
-
-
-def table(record: Record, methods: Sequence[str]) -> str:
-    """What the benchmark found for ``methods`` beside the model alone and one retrieval."""
-    found: dict[str, dict[str, float]] = {}
-    for row in record.rows:
-        found.setdefault(row.case, {})[row.metric] = row.value
-    sets = list(dict.fromkeys(case.split("/")[0] for case in found if not case.startswith("in_flight/")))
-    names = ["data set", "method", "EM", "F1", "all gold in 10", *_COSTS.values()]
-    lines = [names, ["---", "---", *["---:"] * (len(names) - 2)]]
-    for data in sets:
-        for method in (*BASES, *methods):
-            values = found.get(f"{data}/{method}")
-            if values is not None:
-                lines.append([data, method, *(_mean(values, metric) for metric in _MEANS), *(_cost(values, metric) for metric in _COSTS)])
-    made = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"Mean [95% interval], costs per question; `{record.command}`, {record.date[:10]}.\n\n{made}"
-
-
-def _mean(values: Mapping[str, float], metric: str) -> str:
-    if metric not in values:
-        return "–"
-    return f"{values[metric]:.3f} [{values[f'{metric}_min']:.3f}, {values[f'{metric}_max']:.3f}]"
-
-
-def _cost(values: Mapping[str, float], metric: str) -> str:
-    return short(values[metric]) if metric in values else "–"
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"

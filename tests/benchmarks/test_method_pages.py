@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.method_pages import BEGIN, END, PAGES, RESULTS, table, with_table, write_tables
+from benchmarks import adapter_tables, generator_tables
+from benchmarks.method_pages import BEGIN, END, FAMILIES, made, with_table, write_tables
 from benchmarks.methods import METHODS
 from benchmarks.origin import ROOT
 from benchmarks.report import Row
@@ -14,27 +15,33 @@ from benchmarks.results import Record, read_records
 from rag.core.errors import InputError
 
 METRICS = {"em": 0.25, "em_min": 0.2, "em_max": 0.3, "f1": 0.5, "f1_min": 0.4, "f1_max": 0.6, "calls": 2.5, "prompt_tokens": 1234.0}
-RECORD = Record(
-    "generators",
-    "python -m benchmarks.generators",
-    "2026-11-22T20:00:00Z",
-    {},
-    {},
-    {},
-    tuple(
-        Row("generators", case, metric, value)
-        for case in ("a/cited", "a/flare", "a/hyde", "in_flight/flare")
-        for metric, value in METRICS.items()
-    ),
-)
+LEARNT = {"accuracy": 0.75, "accuracy_min": 0.7, "accuracy_max": 0.8, "trainable_share": 0.0123, "peak_mb": 1234.0, "s_per_step": 0.25}
+
+
+def record(name: str, cases: tuple[str, ...], metrics: dict[str, float]) -> Record:
+    rows = tuple(Row(name, case, metric, value) for case in cases for metric, value in metrics.items())
+    return Record(name, f"python -m benchmarks.{name}", "2026-11-22T20:00:00Z", {}, {}, {}, rows)
+
+
+WRITES = record("generators", ("a/cited", "a/flare", "a/hyde", "in_flight/flare"), METRICS)
+WEARS = record("adapters", ("frozen", "lora", "bitfit"), LEARNT)
 
 
 def test_a_table_holds_the_method_and_what_it_is_compared_with() -> None:
-    lines = table(RECORD, ("flare",)).splitlines()
+    lines = generator_tables.table(WRITES, ("flare",)).splitlines()
     assert lines[0] == "Mean [95% interval], costs per question; `python -m benchmarks.generators`, 2026-11-22."
     assert lines[4:] == [
         "| a | cited | 0.250 [0.200, 0.300] | 0.500 [0.400, 0.600] | – | – | 2.5 | 1,234 | – |",
         "| a | flare | 0.250 [0.200, 0.300] | 0.500 [0.400, 0.600] | – | – | 2.5 | 1,234 | – |",
+    ]
+
+
+def test_a_table_of_an_adapter_stands_beside_the_head_alone() -> None:
+    lines = adapter_tables.table(WEARS, ("lora",)).splitlines()
+    assert lines[2] == "| method | accuracy | rate | trained | peak memory, MB | s a step |"
+    assert lines[4:] == [
+        "| frozen | 0.750 [0.700, 0.800] | – | 1.23% | 1,234 | 0.25 |",
+        "| lora | 0.750 [0.700, 0.800] | – | 1.23% | 1,234 | 0.25 |",
     ]
 
 
@@ -50,22 +57,33 @@ def test_a_page_without_markers_is_an_error(page: str) -> None:
         with_table(page, "", "page.md")
 
 
-def test_pages_are_written(tmp_path: Path) -> None:
-    for name in PAGES:
-        (tmp_path / name).write_text(f"# Page\n{BEGIN}\n{END}\n", "utf-8")
-    write_tables(tmp_path, None)
-    assert (tmp_path / "flare.md").read_text("utf-8") == f"# Page\n{BEGIN}\n{END}\n"
-    write_tables(tmp_path, RECORD)
+def test_pages_are_written_and_say_where_there_is_no_record(tmp_path: Path) -> None:
+    empty = f"# Page\n{BEGIN}\n{END}\n"
+    for family in FAMILIES.values():
+        for name in family.pages:
+            (tmp_path / name).write_text(empty, "utf-8")
+    write_tables(tmp_path, {})
+    assert "Not measured yet: `python -m benchmarks adapters` does." in (tmp_path / "lora.md").read_text("utf-8")
+    write_tables(tmp_path, {"generators": WRITES})
     assert "| a | flare | 0.250" in (tmp_path / "flare.md").read_text("utf-8")
+    assert "Not measured yet" in (tmp_path / "lora.md").read_text("utf-8")
+    write_tables(tmp_path, {"adapters": WEARS})
+    assert "| lora | 0.750" in (tmp_path / "lora.md").read_text("utf-8")
 
 
 def test_every_method_of_the_benchmark_has_a_page() -> None:
-    assert {method for methods in PAGES.values() for method in methods} | {"direct", "cited"} == set(METHODS)
+    assert {method for methods in generator_tables.PAGES.values() for method in methods} | {"direct", "cited"} == set(METHODS)
 
 
-def test_the_published_tables_are_what_the_published_results_make() -> None:
-    record = read_records(ROOT / "benchmarks" / "results").get(RESULTS)
-    assert record is not None, "python -m benchmarks generators, then python -m benchmarks --only-docs"
-    for name, methods in PAGES.items():
-        page = (ROOT / "docs" / "methods" / name).read_text("utf-8")
-        assert page == with_table(page, table(record, methods), name)
+def test_every_adapter_has_a_page() -> None:
+    rooms = [ROOT / "adapters" / room for room in ("additive", "selective", "reparameterised")]
+    folders = {folder.parent.name for room in rooms for folder in room.glob("*/config.py")}
+    assert {f"{name}.md" for name in folders} == set(adapter_tables.PAGES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_published_tables_are_what_the_published_results_make(name: str) -> None:
+    found = read_records(ROOT / "benchmarks" / "results").get(name)
+    for file, methods in FAMILIES[name].pages.items():
+        page = (ROOT / "docs" / "methods" / file).read_text("utf-8")
+        assert page == with_table(page, made(name, found, methods), file)
