@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from adapters.adapted import Adapted
-from adapters.contract import TrainingState
+from adapters.contract import Planned, TrainingState
 from adapters.training.checkpoint import TENSORS
 from adapters.training.journal import FILE, Event, Journal
 from adapters.training.tasks import CausalTask
@@ -44,6 +44,7 @@ def go(adapted: Adapted, folder: Path, stop_at: int | None = None, resume: bool 
             raise Stopped
 
     held_out = examples(15)[12:]
+    changes |= {"keep": "last"} if isinstance(adapted.worn, Planned) else {}
     return train(adapted, TASK, examples(), replace(OPTIONS, **changes), held_out, folder, resume, {"data": "x"}, hear)
 
 
