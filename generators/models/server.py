@@ -28,9 +28,8 @@ _CPU_FLAGS: Mapping[str, Flag] = {
     "block-size": 32,
 }
 _CPU_LORA_FLAGS: Mapping[str, Flag] = {
-    # Where a batch mixes adapters, vLLM 0.32's CPU build gives requests for the base model what lies in its last slot (index -1, in
-    # vllm/lora/ops/torch_ops): one slot more than adapters stays empty, and so right.
-    "max-loras": 5,
+    # Without it a request of the base model that shares a batch with adapters is answered with one of them: see that module.
+    "worker-extension-cls": "generators.models.cpu_lora_worker.BareRows",
 }
 _LORA_FLAGS: Mapping[str, Flag] = {
     "enable-lora": True,

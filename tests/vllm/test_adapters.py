@@ -24,7 +24,7 @@ from rag.core.types import Message, Sampling
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 MIXED = 64
-SAMPLING = Sampling(max_tokens=24, logprobs=2)
+SAMPLING = Sampling(max_tokens=12, logprobs=2)
 SKY = [Message("user", "Why is the sky blue?")]
 
 

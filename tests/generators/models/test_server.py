@@ -101,8 +101,8 @@ def test_flags(monkeypatch: pytest.MonkeyPatch, cpu: bool) -> None:
     assert "lm_head" not in words
     assert ("--dtype float32" in words) == cpu
     assert ("--no-enable-chunked-prefill" in words) == cpu
-    assert ("--max-loras 5" in words) == cpu, "the last slot stays empty: four adapters at a time, with a GPU or without"
-    assert ("--max-loras 4" in words) != cpu
+    assert ("--worker-extension-cls generators.models.cpu_lora_worker.BareRows" in words) == cpu
+    assert "--worker-extension-cls" not in " ".join(module._command("/folder", "mine", 8001, False, {}))
 
 
 def test_the_callers_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
