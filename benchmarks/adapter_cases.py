@@ -17,6 +17,7 @@ from benchmarks.adapter_baselines import FullFineTuning, HeadOnly
 if TYPE_CHECKING:
     from adapters.contract import Method
 
+ENCODER = "minilm"
 LOOK = 256
 """Training examples that FishMask and Child-Tuning D measure Fisher information on, a gradient each."""
 

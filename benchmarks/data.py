@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,22 +42,26 @@ def xquad(data: Path, language: str) -> RetrievalSet:
 
 def scifact(data: Path) -> RetrievalSet:
     """SciFact dev: 5,183 abstracts, 300 claims; what a claim cites is relevant (339 pairs), as in BEIR."""
-    with zipfile.ZipFile(_existing(data / "scifact" / "scifact.zip")) as archive:
-        passages = [
-            Passage(row["doc_id"], f"{row['title']} {_sentences(row['abstract'])}", title=row["title"])
-            for row in _rows(archive, "corpus_train.csv")
-        ]
-        queries: dict[str, str] = {}
-        relevant: dict[str, dict[str, int]] = {}
-        for row in _rows(archive, "claims_validation.csv"):
-            queries[row["id"]] = row["claim"]
-            relevant.setdefault(row["id"], {}).update(dict.fromkeys(row["cited_doc_ids"].strip("[]").split(), 1))
+    passages = [
+        Passage(row["doc_id"], f"{row['title']} {_sentences(row['abstract'])}", title=row["title"])
+        for row in scifact_rows(data, "corpus_train")
+    ]
+    queries: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    for row in scifact_rows(data, "claims_validation"):
+        queries[row["id"]] = row["claim"]
+        relevant.setdefault(row["id"], {}).update(dict.fromkeys(row["cited_doc_ids"].strip("[]").split(), 1))
     return RetrievalSet("scifact", passages, queries, relevant)
 
 
-def _rows(archive: zipfile.ZipFile, name: str) -> Iterator[dict[str, str]]:
-    with archive.open(name) as file:
-        yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
+def scifact_rows(data: Path, table: str) -> list[dict[str, str]]:
+    """The rows of a table in SciFact's archive: corpus_train, claims_train, claims_validation. Raises `InputError`."""
+    file = _existing(data / "scifact" / "scifact.zip")
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(f"{table}.csv") as opened:
+            return list(csv.DictReader(io.TextIOWrapper(opened, "utf-8", newline="")))
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: it is not the SciFact that the benchmarks read ({error})") from error
 
 
 def _sentences(array: str) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 from adapters.reparameterised.lora.config import LoRA
 from adapters.training.options import PRECISIONS, Options
 from benchmarks.domain_data import GoldPassage, Lessons, split
-from benchmarks.domain_training import Figures, Reader, digest
+from benchmarks.domain_training import Figures, Reader
+from benchmarks.kept import digest
 from benchmarks.report import Row, parser, report
 from generators.cited import Cited
 from generators.direct import Direct
@@ -64,7 +65,7 @@ class Asked:
         self._model = Local(model, max_batch=IN_FLIGHT)
         self._passages = passages
         self._gold = {question.question: question.gold[0] for question in data.questions}
-        self._folder = runs / f"answers-{digest(data_key(data), model, passages, MAX_TOKENS)}"
+        self._folder = runs / f"answers-{digest([data_key(data), model, passages, MAX_TOKENS])}"
 
     def compared(self, reader: Reader) -> Comparison:
         """Ask what was not asked yet, and score all."""

@@ -15,6 +15,7 @@ from adapters.reparameterised.lora.config import LoRA
 from adapters.training.journal import FILE, Event, Journal
 from adapters.training.options import Options
 from benchmarks.files import write_whole
+from benchmarks.kept import digest
 from generators.models.embedded import resolve, without_progress_bars
 from generators.models.wardrobe import Wardrobe
 
@@ -57,7 +58,7 @@ class Reader:
         self._method = method
         self._options = options
         self._max_tokens = max_tokens
-        self.name = digest(model, self._content, asdict(method), asdict(options), max_tokens)
+        self.name = digest([model, self._content, asdict(method), asdict(options), max_tokens])
         self._folder = runs / f"reader-{self.name}"
 
     @property
@@ -133,8 +134,3 @@ def identity(model: nn.Module) -> str:
 def _tell(event: Event) -> None:
     loss = "" if event.loss is None else f"loss {event.loss:.3f}, "
     print(f"step {event.step} of {event.total}: {loss}{event.seconds:.1f} s, {event.tokens_per_second:,.0f} tokens/s", flush=True)
-
-
-def digest(*parts: Any) -> str:
-    """A short name for ``parts``, which JSON can hold: others have another."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -12,17 +12,24 @@ from benchmarks.files import write_whole
 from rag.core.errors import InputError
 
 
+def digest(settings: Any) -> str:
+    """A short name for ``settings``, which JSON can hold: others have another."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
 class Kept:
     """JSON files in ``folder``, one for each result, named after what it depends on: other options never find an old result."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def value(self, name: str, key: Mapping[str, Any], make: Callable[[], dict[str, Any]], *, anew: bool = False) -> dict[str, Any]:
-        """What ``make`` gave for ``key``, now or before; ``anew``: now. Raises `InputError` for a file that is not what was written."""
+    def value(self, name: str, key: Mapping[str, Any], make: Callable[[], Any], *, anew: bool = False) -> Any:
+        """What ``make`` gave for ``key``, JSON-ready, now or before; ``anew``: now.
+
+        Raises `InputError` for a file that is not what was written.
+        """
         plain = json.loads(json.dumps(dict(key)))
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-        file = self._folder / f"{name}-{digest[:16]}.json"
+        file = self._folder / f"{name}-{digest(plain)}.json"
         if file.is_file() and not anew:
             return _read(file, plain)
         found = make()
@@ -30,12 +37,12 @@ class Kept:
         return found
 
 
-def _read(file: Path, key: Mapping[str, Any]) -> dict[str, Any]:
+def _read(file: Path, key: Mapping[str, Any]) -> Any:
     try:
         held = json.loads(file.read_text("utf-8"))
         same, value = held["key"] == key, held["value"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: it is not what this benchmark keeps ({error!r}); delete it, and it is measured again") from error
-    if not same or not isinstance(value, dict):
+    if not same:
         raise InputError(f"{file}: it was measured with other options than its name says; delete it, and it is measured again")
     return value

@@ -39,8 +39,8 @@ from adapters.lorahub.merging import merged_by_peft, weighted_sum
 from adapters.lorahub.objective import Objective, cross_entropy, evaluating
 from adapters.training.data import Answered, DataFile
 from adapters.training.options import Options
-from benchmarks.kept import Kept
-from benchmarks.lorahub_tasks import MAX_TOKENS, Recipe, Score, Scorer, Unseen, Workshop, digest, read_bbh, scored
+from benchmarks.kept import Kept, digest
+from benchmarks.lorahub_tasks import MAX_TOKENS, Recipe, Score, Scorer, Unseen, Workshop, read_bbh, scored
 from benchmarks.report import Row, parser, report
 from rag.evaluate.statistics import bootstrap_difference, bootstrap_mean, permutation_test
 

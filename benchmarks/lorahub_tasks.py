@@ -7,7 +7,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,6 @@ class Unseen:
     def write(self, file: Path) -> None:
         """The examples as ``rag compose`` reads them."""
         write_whole(file, "".join(json.dumps({"prompt": one.prompt, "answer": one.answer}) + "\n" for one in self.few))
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """A short name for ``settings``."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

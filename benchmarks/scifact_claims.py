@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.core.errors import InputError
+from benchmarks.data import scifact_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +21,11 @@ class Claim:
 
 def training_claims(data: Path) -> list[Claim]:
     """The 809 claims of the training set, which cite 919 abstracts in all (BEIR's training set). Raises `InputError`."""
-    file = data / "scifact" / "scifact.zip"
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file; --data takes the folder that holds scifact/")
     texts: dict[str, str] = {}
     cited: dict[str, set[str]] = {}
-    with zipfile.ZipFile(file) as archive, archive.open("claims_train.csv") as opened:
-        for row in csv.DictReader(io.TextIOWrapper(opened, "utf-8", newline="")):
-            texts[row["id"]] = row["claim"]
-            cited.setdefault(row["id"], set()).update(row["cited_doc_ids"].strip("[]").split())
+    for row in scifact_rows(data, "claims_train"):
+        texts[row["id"]] = row["claim"]
+        cited.setdefault(row["id"], set()).update(row["cited_doc_ids"].strip("[]").split())
     return [Claim(id, text, frozenset(cited[id])) for id, text in texts.items()]
 
 

@@ -5,7 +5,6 @@ Each has the settings that made it in its name: the same call finds it again, a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from adapters.training.data import Related, read
 from adapters.training.mining import Mining, cosines, mine
 from adapters.training.options import Options
 from benchmarks.files import write_whole
+from benchmarks.kept import digest
 from rag.core.types import Passage
 from retrievers.corpus import Corpus
 from retrievers.dense import Dense
@@ -80,8 +80,7 @@ class Workshop:
         return path
 
     def _path(self, name: str, settings: Mapping[str, Any], ending: str = "") -> Path:
-        key = json.dumps([self._about, settings], sort_keys=True, ensure_ascii=False)
-        return self._folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}{ending}"
+        return self._folder / f"{name}-{digest([self._about, settings])}{ending}"
 
 
 class _Told:

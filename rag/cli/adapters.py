@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rag.cli.bases import load_base
 from rag.cli.options import JsonOption, KeyOption
-from rag.core.errors import AdapterDamaged, InputError, MissingDependency, ModelError
+from rag.core.errors import AdapterDamaged, InputError
 
 if TYPE_CHECKING:
     from adapters.registry import Entry
@@ -206,44 +207,6 @@ def served(url: ServerOption = "http://localhost:8000/v1", model_key_env: KeyOpt
         write("".join(f"{name}\t{folder}\n" for name, folder in sorted(found.items())))
     else:
         err().print(f"{url} has no adapter loaded; `rag adapters load NAME` loads one", soft_wrap=True, markup=False)
-
-
-def load_base(name: str, dtype: str = "auto") -> tuple[Any, Any]:
-    """A base model on the CPU and its tokenizer (None where it has none). Raises `ModelError`, `InputError`, `MissingDependency`."""
-    from generators.models.embedded import resolve, without_progress_bars
-
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingDependency(f"adapters need torch and transformers ({error}): pip install 'graft-rag[cpu]'") from error
-    source = resolve(name)
-    try:
-        with without_progress_bars():
-            config = transformers.AutoConfig.from_pretrained(source)
-            kind: Any = getattr(transformers, _auto_class(config))
-            model = kind.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load the model '{name}': {str(error).strip()[:600]}") from error
-    return model.eval(), _tokenizer(source)
-
-
-def _auto_class(config: Any) -> str:
-    architecture = (config.architectures or [""])[0]
-    if config.is_encoder_decoder:
-        return "AutoModelForSeq2SeqLM"
-    if architecture.endswith("ForSequenceClassification"):
-        return "AutoModelForSequenceClassification"
-    return "AutoModelForCausalLM" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else "AutoModel"
-
-
-def _tokenizer(source: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError):
-        return None
 
 
 def _account(entry: Entry, max_rank: int) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def _exported(folder: Path, store: Registry, name: str, max_rank: int, targets: 
 
 def _export(store: Registry, name: str, base: str | None, out: Path) -> None:
     from generators.models.embedded import without_progress_bars
-    from rag.cli.adapters import load_base
+    from rag.cli.bases import load_base
 
     chosen = base or store.show(name)[0].base
     if not chosen:

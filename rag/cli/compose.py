@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rag.cli.adapters import RegistryOption, load_base
+from rag.cli.adapters import RegistryOption
+from rag.cli.bases import load_base
 from rag.cli.options import JsonOption
 from rag.core.errors import InputError
 

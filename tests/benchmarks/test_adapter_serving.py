@@ -14,7 +14,8 @@ pytest.importorskip("peft")
 import torch
 
 from benchmarks import adapter_serving as bench
-from benchmarks.adapter_serving import ADAPTERS, STRENGTH, Answer, Difference, Kept, Request
+from benchmarks.adapter_serving import ADAPTERS, STRENGTH, Answer, Difference, Request
+from benchmarks.kept import Kept
 from generators.models.served_adapter import check
 from tests.adapters.tiny import tiny
 from tests.generators.models.lora_server import LoraServer, on_network
@@ -69,17 +70,6 @@ def test_the_adapters_change_each_layer_by_the_stated_share_and_leave_the_model(
     assert (bench.write_adapters(tmp_path / "again", model)["one"] / "adapter_model.safetensors").read_bytes() == first
 
 
-def test_a_part_is_measured_once(tmp_path: Path) -> None:
-    asked: list[int] = []
-
-    def measure() -> dict[str, int]:
-        asked.append(1)
-        return {"found": len(asked)}
-
-    assert [Kept(tmp_path / "a").part("x", measure) for _ in range(2)] == [{"found": 1}] * 2
-    assert Kept(tmp_path / "b").part("x", measure) == {"found": 2}
-
-
 def test_figures_are_medians_with_their_ends() -> None:
     rows = {(row.case, row.metric): row for row in bench.speed_rows("adapters", {"mixed": [8.0, 10.0, 9.0], "base": [20.0, 18.0, 16.0]})}
     told = rows["adapters", "tokens_per_s"]
@@ -103,7 +93,7 @@ def test_a_whole_run_and_its_resumption(tmp_path: Path, monkeypatch: pytest.Monk
     kept = Kept(tmp_path / "runs")
 
     def rows() -> dict[tuple[str, str], Any]:
-        return {(row.case, row.metric): row for row in bench.measure(given, given.url, paths, kept)}
+        return {(row.case, row.metric): row for row in bench.measure(given, given.url, paths, kept, {"seed": 0})}
 
     found = rows()
     assert (found["adapters", "equal"].value, found["adapters", "ties"].value, found["adapters", "different"].value) == (10, 0, 0)

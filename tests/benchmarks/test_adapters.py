@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_letters
@@ -225,6 +226,8 @@ class Scored:
 
     def developed(self, adapted: None, options: Options) -> dict[str, Any]:
         self.runs.append(("developed", options.lr, options.steps))
+        if math.isnan(self.losses[options.lr]):
+            raise AdapterError("step 2: the loss is nan")
         return {"loss": self.losses[options.lr]}
 
     def tested(self, adapted: None, options: Options) -> dict[str, Any]:
@@ -246,6 +249,13 @@ class TestQuality:
         assert scored.runs == [("developed", low, 3), ("developed", middle, 3), ("developed", high, 3), ("tested", middle, 5)]
         assert made is not None
         assert (made.lr, made.right) == (middle, [1, 1, 0, 1])
+
+    def test_a_rate_that_diverges_is_not_taken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        low, middle, high = CASES["bitfit"].rates
+        made = self.quality(tmp_path, Scored({low: 0.7, middle: 0.6, high: math.nan})).of("bitfit")
+        assert made is not None
+        assert made.lr == middle
+        assert f"bitfit, rate {high:g}: step 2: the loss is nan" in capsys.readouterr().out
 
     def test_what_is_kept_is_not_trained_again(self, tmp_path: Path) -> None:
         losses = dict.fromkeys(CASES["bitfit"].rates, 0.5)

@@ -25,7 +25,7 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
     assert kept.value("a", {"lr": 0.1}, make) == {"n": 3}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"key": {}}', '{"key": {"lr": 2}, "value": {}}', '{"key": {"lr": 1}, "value": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"key": {}}', '{"key": {"lr": 2}, "value": {}}'])
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     kept = Kept(tmp_path)
     kept.value("a", {"lr": 1}, lambda: {"n": 1})

@@ -167,5 +167,5 @@ def test_the_training_claims() -> None:
 
 
 def test_data_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the folder that holds scifact/"):
+    with pytest.raises(InputError, match="the folder that holds xquad/ and scifact/"):
         training_claims(tmp_path)
