@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+GONE = 499
+"""nginx's status for a client that left; nobody reads it, the access log does."""
+
 
 class GivenUp(Exception):
     """The reason to stop came before the result."""

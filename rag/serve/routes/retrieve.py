@@ -1,0 +1,41 @@
+"""``POST /v1/retrieve``: passages only, no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from rag.serve.describe import describe_hit
+from rag.serve.errors import RequestError, to_request_error
+from rag.serve.limits import read_body
+from rag.serve.openai_types import RetrieveRequest, checked_text, parse
+from rag.serve.service import Service
+from rag.serve.waiting import GONE, GivenUp, disconnected, unless
+
+
+def routes(service: Service) -> APIRouter:
+    """The router."""
+    router = APIRouter()
+    router.post("/v1/retrieve", response_model=None)(_Retrieve(service).search)
+    return router
+
+
+@dataclass(frozen=True)
+class _Retrieve:
+    service: Service
+
+    async def search(self, request: Request) -> Response:
+        """At most ``k`` hits, best first; never more than the retriever itself gives."""
+        asked = parse(RetrieveRequest, await read_body(request))
+        query = checked_text(asked.query, "query")
+        if self.service.retriever is None:
+            raise RequestError(404, "this pipeline has no retriever", code="no_retriever")
+        try:
+            hits = await unless(disconnected(request), self.service.retriever.asearch(query, k=asked.k, filter=asked.filter))
+        except GivenUp:
+            return Response(status_code=GONE)
+        except Exception as error:
+            raise to_request_error(error) from error
+        return JSONResponse({"object": "list", "hits": [describe_hit(hit, number) for number, hit in enumerate(hits, 1)]})
