@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from generators.models.connections import Connections
+from rag.core.deadline import remaining
 from rag.core.errors import ConfigError, InputError, ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 
 if TYPE_CHECKING:
@@ -131,7 +132,13 @@ class HttpClient:
             tries = "one attempt" if attempt == 0 else f"{attempt + 1} attempts"
             raise ModelUnavailable(f"the model server at {self.address} did not answer in {tries}; the last failure: {reason}")
         backoff = self.pause * 2**attempt * random.uniform(0.5, 1.0)
-        await asyncio.sleep(min(backoff if wait is None else wait, _LONGEST_PAUSE))
+        rest, left = min(backoff if wait is None else wait, _LONGEST_PAUSE), remaining()
+        if left is not None and rest >= left:
+            raise ModelUnavailable(
+                f"the model server at {self.address} did not answer, and the {left:.1f} s that are left are too few to try again;"
+                f" the last failure: {reason}"
+            )
+        await asyncio.sleep(rest)
 
     def _failure(self, response: httpx.Response) -> tuple[str, float | None]:
         """Return (reason, seconds to wait if the server says) of an answer worth another attempt; raise for the others."""

@@ -51,7 +51,7 @@ def serve(
     try:
         import uvicorn
 
-        from rag.serve.app import create_app
+        from rag.serve.app import Limits, create_app
     except ImportError as error:
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
     key = _key(api_key_env)
@@ -66,7 +66,7 @@ def serve(
         raise ConfigError("name what to serve: a pipeline file, or --corpus FOLDER (from `rag index`)")
     if key is None and not _is_loopback(host):
         typer.echo(f"warning: anyone who reaches {host}:{port} may ask; set --api-key-env NAME", err=True)
-    app = create_app(pipe, retriever=search, api_key=key, drain=_DRAIN)
+    app = create_app(pipe, retriever=search, api_key=key, limits=Limits(drain=_DRAIN))
     # Bodies are read by the routes under their own limit and time; uvicorn's part is the connection.
     uvicorn.run(
         app,

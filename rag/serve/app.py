@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -16,6 +17,9 @@ from starlette.exceptions import HTTPException
 from rag.core.errors import InputError
 from rag.core.pipeline import Pipeline
 from rag.core.protocols import Retriever
+from rag.serve.admission import Admission
+from rag.serve.asking import Asking
+from rag.serve.breaker import Breaker
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.health import Health
 from rag.serve.inspection import retriever_of
@@ -24,18 +28,31 @@ from rag.serve.routes import chat, retrieve, state
 from rag.serve.service import Service
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes on."""
+
+    running: int = 64
+    """Questions that are answered at once."""
+    waiting: int = 128
+    """Questions that wait for their turn; further ones are sent away."""
+    seconds: float = 300.0
+    """The longest that an answer may take, waiting included."""
+    drain: float = 25.0
+    """Seconds that a running stream may go on after SIGTERM."""
+
+
 def create_app(
     pipeline: Pipeline | Mapping[str, Pipeline],
     *,
     retriever: Retriever | None = None,
     api_key: str | None = None,
-    drain: float = 25.0,
+    limits: Limits = Limits(),
 ) -> FastAPI:
     """An ASGI application that serves ``pipeline`` under the model name "graft", or several under their own names.
 
     ``retriever`` answers ``/v1/retrieve``; if None, the first pipeline's own retriever does. ``api_key``: every request but a health check
-    must carry it. ``drain``: seconds that a running stream may go on after SIGTERM. Raises `InputError` for an empty key or no pipeline,
-    and `GraphError` if a pipeline is not complete.
+    must carry it. Raises `InputError` for an empty key or no pipeline, and `GraphError` if a pipeline is not complete.
     """
     if api_key is not None and not api_key.strip():
         raise InputError("the API key is empty; leave it out to serve without one")
@@ -44,7 +61,8 @@ def create_app(
         raise InputError("there is no pipeline to serve")
     for one in pipelines.values():
         _ = one.plan  # an incomplete graph fails now, not at the first question
-    service = Service(pipelines, retriever or retriever_of(next(iter(pipelines.values()))), Health(pipelines), drain)
+    asking = Asking(Admission(limits.running, limits.waiting), Breaker, limits.seconds, limits.drain)
+    service = Service(pipelines, retriever or retriever_of(next(iter(pipelines.values()))), Health(pipelines), asking)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +83,7 @@ def create_app(
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     known = to_request_error(error)
-    return JSONResponse(known.body(), known.status)
+    return JSONResponse(known.body(), known.status, known.headers)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +13,8 @@ from rag.core.engine import Run
 from rag.core.trace import Span, TextDelta
 from rag.core.types import Answer
 from rag.serve.describe import as_answer, describe_answer, describe_event
-from rag.serve.errors import RequestError, to_request_error
-from rag.serve.waiting import GivenUp, unless
-
-log = logging.getLogger("graft.serve")
-Stop = Callable[[], Awaitable[object]]
+from rag.serve.errors import to_request_error
+from rag.serve.waiting import GivenUp, Limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +69,8 @@ def usage(trace: Span) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
-async def first_words(events: AsyncIterator[Any]) -> list[Any]:
-    """The events up to the first text or the end. A run that fails before it wrote anything raises here, while a status can be sent."""
-    seen = []
-    async for event in events:
-        seen.append(event)
-        if isinstance(event, TextDelta):
-            return seen
-        if isinstance(event, Run):
-            _ = event.value
-            return seen
-    raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
-
-
-async def stream(
-    completion: Completion, first: Sequence[Any], events: AsyncIterator[Any], include_usage: bool, stop: Stop
-) -> AsyncIterator[str]:
-    """The chunks as JSON texts, ``[DONE]`` last. An error becomes an event of its own; ``stop`` ends the run with such an event."""
+async def stream(completion: Completion, first: Sequence[Any], events: Limited, include_usage: bool) -> AsyncIterator[str]:
+    """The chunks as JSON texts, ``[DONE]`` last. An error, and the end of the time, become an event of their own."""
     try:
         yield _dump(completion.chunk({"role": "assistant", "content": ""}))
         streamed: list[str] = []
@@ -101,7 +82,7 @@ async def stream(
                 yield _dump(completion.chunk({"content": event.text}))
             elif step := completion.step(event):
                 yield _dump(step)
-            event = next(ahead, None) or await unless(_awaited(stop), _next(events))
+            event = next(ahead, None) or await events.next()
         answer = as_answer(event.value)
         sent = "".join(streamed)
         if answer.text.startswith(sent) and answer.text != sent:
@@ -109,28 +90,11 @@ async def stream(
         yield _dump(completion.last(answer, revised=not answer.text.startswith(sent)))
         if include_usage:
             yield _dump(completion.usage_chunk(event.trace))
-    except GivenUp:
-        yield _dump(RequestError(503, "the server is shutting down", type="server_error", code="shutting_down").body())
+    except GivenUp as given:
+        yield _dump(to_request_error(given.error or given).body())
     except Exception as error:
         yield _dump(to_request_error(error).body())
-    finally:
-        await close(events)
     yield "[DONE]"
-
-
-async def close(events: AsyncIterator[Any]) -> None:
-    """End the run behind ``events``, if it still goes on."""
-    aclose = getattr(events, "aclose", None)
-    if aclose is not None:
-        await aclose()
-
-
-async def _next(events: AsyncIterator[Any]) -> Any:
-    return await anext(events)
-
-
-async def _awaited(stop: Stop) -> object:
-    return await stop()
 
 
 def _dump(data: dict[str, Any]) -> str:

@@ -18,12 +18,27 @@ log = logging.getLogger("graft.serve")
 class RequestError(Exception):
     """An error with its HTTP status, ready to be sent."""
 
-    def __init__(self, status: int, message: str, *, type: str = "invalid_request_error", code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.type = type
         self.code = code
+        self.retry_after = retry_after
+        """Whole seconds after which the caller may try again."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes over the wire before the body."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def body(self) -> dict[str, Any]:
         """What goes over the wire."""

@@ -94,9 +94,10 @@ class StreamOptions(_Strict):
 
 
 class GraftOptions(_Strict):
-    """graft's own field: ``filter`` is a condition on the metadata of the passages."""
+    """graft's own field: ``filter`` is a condition on the passages' metadata, ``timeout`` the seconds that the caller waits at most."""
 
     filter: _Filter = None
+    timeout: Annotated[float | None, Field(gt=0, le=86_400)] = None
 
 
 class ChatRequest(_Strict):

@@ -13,6 +13,7 @@ from rag.serve.health import Health
 if TYPE_CHECKING:
     from rag.core.pipeline import Pipeline
     from rag.core.protocols import Retriever
+    from rag.serve.asking import Asking
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,7 @@ class Service:
     pipelines: Mapping[str, Pipeline]
     retriever: Retriever | None
     health: Health
-    drain: float
-    """Seconds that a running stream may go on after SIGTERM."""
+    asking: Asking
     created: int = field(default_factory=lambda: int(time.time()))
 
     def pipeline(self, model: str) -> Pipeline:

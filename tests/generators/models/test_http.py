@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from generators.models.http import HttpClient, error_message
+from rag.core.deadline import within
 from rag.core.errors import ConfigError, InputError, ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 
 URL = "http://user:secret@models.example:8000"
@@ -98,6 +99,13 @@ def test_retry_after_is_honoured(script: Any, monkeypatch: pytest.MonkeyPatch, f
     script.answers = [httpx.Response(429, headers={"retry-after": value}), ok()]
     post(client(script))
     assert slept == [pytest.approx(7, abs=1.5)]
+
+
+def test_no_pause_goes_beyond_the_time_that_is_left(script: Any) -> None:
+    script.answers = [httpx.Response(503, headers={"Retry-After": "30"}), ok()]
+    with within(2.0), pytest.raises(ModelUnavailable, match=r"s that are left are too few to try again; the last failure: HTTP 503"):
+        post(client(script))
+    assert len(script.requests) == 1
 
 
 @pytest.mark.parametrize("value", ["soon", "", "-3", "nan"])

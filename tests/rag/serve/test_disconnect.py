@@ -14,8 +14,9 @@ from fastapi import FastAPI
 from rag.core.trace import TextDelta
 from rag.serve import limits
 from rag.serve.app import create_app
-from rag.serve.chat import Completion, first_words, stream
-from rag.serve.waiting import Drain
+from rag.serve.asking import first_words
+from rag.serve.chat import Completion, stream
+from rag.serve.waiting import Limited
 from tests.rag.serve.parts import OneShelf, Scripted, pipeline
 
 CHAT = {"model": "graft", "messages": [{"role": "user", "content": "How long may a suit be worn outside?"}]}
@@ -125,10 +126,15 @@ def test_a_stream_that_outlives_the_shutdown_ends_with_an_error_event() -> None:
     async def scenario() -> list[str]:
         stopping = anyio.Event()
         events = pipeline(model).astream("How long?")
-        chunks = stream(Completion("graft", []), await first_words(events), events, False, stopping.wait)
+        limited = Limited(events)
+        draining = asyncio.create_task(limited.drain(stopping.wait, 0.0))
+        chunks = stream(Completion("graft", []), await first_words(events), limited, False)
         seen = [await anext(chunks) for _ in range(5)]
         stopping.set()
-        return seen + [chunk async for chunk in chunks]
+        rest = [chunk async for chunk in chunks]
+        await draining
+        await limited.close()
+        return seen + rest
 
     chunks = asyncio.run(scenario())
     assert "".join(json.loads(c)["choices"][0]["delta"].get("content", "") for c in chunks[:5]) == "A suit may"
@@ -142,13 +148,16 @@ def test_the_drain_is_counted_from_the_stop_and_not_from_the_last_word() -> None
 
     async def scenario() -> list[str]:
         stopping = anyio.Event()
-        drain = Drain(stopping.wait, 0.3)
         events = _words()
-        chunks = stream(Completion("graft", []), await first_words(events), events, False, drain.over)
+        limited = Limited(events)
+        draining = asyncio.create_task(limited.drain(stopping.wait, 0.3))
+        chunks = stream(Completion("graft", []), await first_words(events), limited, False)
         assert "content" in await anext(chunks)
         stopping.set()
         async with asyncio.timeout(20):
-            return [chunk async for chunk in chunks]
+            rest = [chunk async for chunk in chunks]
+        await draining
+        return rest
 
     rest = asyncio.run(scenario())
     assert "content" in json.loads(rest[0])["choices"][0]["delta"]

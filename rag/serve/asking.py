@@ -1,0 +1,167 @@
+"""How every route asks a pipeline: in its turn, within its time, and no longer than the client stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from fastapi.responses import Response
+from sse_starlette import EventSourceResponse
+
+from rag.core.deadline import within
+from rag.core.errors import ModelUnavailable
+from rag.core.trace import TextDelta
+from rag.serve.errors import RequestError, to_request_error
+from rag.serve.waiting import GONE, GivenUp, Limited, disconnected, late, unless
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from rag.core.engine import Run
+    from rag.core.pipeline import Pipeline
+    from rag.serve.admission import Admission
+    from rag.serve.breaker import Breaker
+    from rag.serve.openai_types import GraftOptions
+
+Writer = Callable[[Sequence[Any], Limited], AsyncIterator[str]]
+"""From the events up to the first words, and the others, to the data of server-sent events."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of which pipeline. ``seconds``: how long the caller wants to wait at most."""
+
+    pipeline: Pipeline
+    text: str
+    inputs: Mapping[str, Any]
+    seconds: float | None = None
+
+
+def options(given: GraftOptions | None) -> tuple[dict[str, Any], float | None]:
+    """The inputs and the time limit that a request's own part asks for."""
+    if given is None:
+        return {}, None
+    return ({} if given.filter is None else {"filter": given.filter}), given.timeout
+
+
+class Asking:
+    """Runs questions for the routes. ``seconds`` is the longest that an answer may take; ``drain`` how long a stream may go on after
+    SIGTERM. A pipeline whose model did not answer several times is left alone for a while (`Breaker`)."""
+
+    def __init__(self, admission: Admission, breaker: Callable[[], Breaker], seconds: float, drain: float) -> None:
+        self.admission = admission
+        self._breaker = breaker
+        self._breakers: dict[int, Breaker] = {}
+        self._seconds = seconds
+        self._drain = drain
+
+    async def whole(self, request: Request, question: Question, answer: Callable[[Run], Response]) -> Response:
+        """``answer`` of the run, once it is over. Raises `RequestError`."""
+        seconds = self._limit(question)
+        breaker = self._of(question.pipeline)
+        breaker.check()
+
+        async def asked() -> Run:
+            async with self.admission.turn():
+                with within(seconds):
+                    return await question.pipeline.aexplain(question.text, **question.inputs)
+
+        try:
+            run = await unless(disconnected(request, seconds), asked())
+            self._learn(breaker, run.error)
+            return answer(run)
+        except GivenUp as given:
+            return _given_up(given)
+        except Exception as error:
+            raise to_request_error(error) from error
+
+    async def streamed(self, request: Request, question: Question, write: Writer) -> Response:
+        """What ``write`` makes of the events, as a stream. Raises `RequestError` for what goes wrong before the first words."""
+        seconds = self._limit(question)
+        breaker = self._of(question.pipeline)
+        breaker.check()
+        place = AsyncExitStack()
+        events = question.pipeline.astream(question.text, **question.inputs)
+        limited = Limited(events, asyncio.get_running_loop().time() + seconds, late(seconds))
+
+        async def begun() -> list[Any]:
+            await place.enter_async_context(self.admission.turn())
+            with within(seconds):
+                return await first_words(events)
+
+        try:
+            first = await unless(disconnected(request, seconds), begun())
+        except BaseException as error:
+            await limited.close()
+            await place.aclose()
+            if isinstance(error, GivenUp):
+                return _given_up(error)
+            self._learn(breaker, error)
+            if isinstance(error, Exception):
+                raise to_request_error(error) from error
+            raise
+        breaker.succeeded()
+        return _Stream(write(first, limited), limited, place, self._drain)
+
+    def _limit(self, question: Question) -> float:
+        return min(self._seconds, question.seconds or self._seconds)
+
+    def _of(self, pipeline: Pipeline) -> Breaker:
+        return self._breakers.setdefault(id(pipeline), self._breaker())
+
+    @staticmethod
+    def _learn(breaker: Breaker, error: BaseException | None) -> None:
+        if error is None:
+            breaker.succeeded()
+        elif isinstance(error, ModelUnavailable):
+            breaker.failed()
+
+
+async def first_words(events: AsyncIterator[Any]) -> list[Any]:
+    """The events up to the first text or the end. A run that fails before it wrote anything raises here, while a status can be sent."""
+    from rag.core.engine import Run
+
+    seen = []
+    async for event in events:
+        seen.append(event)
+        if isinstance(event, TextDelta):
+            return seen
+        if isinstance(event, Run):
+            _ = event.value
+            return seen
+    raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
+
+
+class _Stream(Response):
+    """Server-sent events, after which the run behind them is ended and its place is free, whatever became of the client."""
+
+    def __init__(self, chunks: AsyncIterator[str], events: Limited, place: AsyncExitStack, drain: float) -> None:
+        self._stopping = anyio.Event()
+        self._response = EventSourceResponse(chunks, sep="\n", shutdown_event=self._stopping, shutdown_grace_period=drain + 2)
+        self._events = events
+        self._place = place
+        self._drain = drain
+        self.status_code = self._response.status_code
+        self.background = None
+        self.raw_headers = self._response.raw_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all."""
+        draining = asyncio.create_task(self._events.drain(self._stopping.wait, self._drain))
+        try:
+            await self._response(scope, receive, send)
+        finally:
+            draining.cancel()
+            await self._events.close()
+            await self._place.aclose()
+
+
+def _given_up(given: GivenUp) -> Response:
+    if given.error is not None:
+        raise given.error
+    return Response(status_code=GONE)
