@@ -12,7 +12,7 @@ protocol of one method (`rag.core.protocols.Retriever`) and the source returns w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,6 +237,13 @@ class Pipeline:
         from rag.core.yamlfile import load
 
         return load(source)
+
+    def replaced(self, replace: Callable[[Any], Any]) -> Pipeline:
+        """The same graph with ``replace(part)`` in the place of each part of its components: ``lambda part: other if part is model else
+        part``. What does not change is shared. Raises `ConfigError` for a component that cannot be built anew."""
+        from rag.core.replacing import replaced
+
+        return replaced(self, replace)
 
     def draw(self, path: str | Path | None = None) -> str:
         """The graph as Mermaid text, or as SVG when ``path`` ends in ".svg"; written to ``path`` if given."""
