@@ -7,13 +7,19 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag.core.errors import AdapterError, InputError, ModelRefused, ModelUnavailable
 from rag.core.sync import background_loop
 
 if TYPE_CHECKING:
     from generators.models.vllm import VLLM
+
+T = TypeVar("T")
+
+
+class AdapterInUse(AdapterError):
+    """It cannot go now: a call is using it."""
 
 
 class _Lease:
@@ -90,9 +96,23 @@ class Rack:
         finally:  # also of a caller that was cancelled, whatever had been done for it by then
             background_loop().call_soon_threadsafe(self._leave, lease)
 
+    async def drop(self, name: str) -> bool:
+        """Have the server forget ``name``; whether this rack had it loaded. Raises `AdapterInUse` while a call is using it."""
+        return await _on_loop(self._dropped(name))
+
     async def restore(self, name: str) -> None:
         """Load ``name`` again, which the server has forgotten. Its caller has a lease."""
         await _on_loop(self._restored(name))
+
+    async def _dropped(self, name: str) -> bool:
+        async with self._changing:
+            if name not in self._worn:
+                return False
+            if self._in_use[name]:
+                raise AdapterInUse(f"the adapter '{name}' is in use by {self._in_use[name]} calls; try again when they are done")
+            del self._worn[name]
+            await self._unload(name)
+            return True
 
     async def _take(self, lease: _Lease) -> None:
         if lease.name in self._worn and lease.name != self._closing:
@@ -207,5 +227,5 @@ class Rack:
         return task
 
 
-async def _on_loop(work: Coroutine[Any, Any, None]) -> None:
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, background_loop()))
+async def _on_loop(work: Coroutine[Any, Any, T]) -> T:
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, background_loop()))

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from rag.core.errors import InputError
 from rag.core.pipeline import Pipeline
 from rag.core.protocols import Retriever
+from rag.serve.adapters import SEPARATOR, Adapters, Slots
 from rag.serve.admission import Admission
 from rag.serve.asking import Asking
 from rag.serve.breaker import Breaker
@@ -24,8 +26,12 @@ from rag.serve.errors import RequestError, to_request_error
 from rag.serve.health import Health
 from rag.serve.inspection import retriever_of
 from rag.serve.limits import BearerKey
+from rag.serve.routes import adapters as adapter_routes
 from rag.serve.routes import chat, retrieve, state
 from rag.serve.service import Service
+
+if TYPE_CHECKING:
+    from adapters.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -47,22 +53,28 @@ def create_app(
     *,
     retriever: Retriever | None = None,
     api_key: str | None = None,
+    adapters: Registry | None = None,
+    slots: Slots = Slots(),
     limits: Limits = Limits(),
 ) -> FastAPI:
     """An ASGI application that serves ``pipeline`` under the model name "graft", or several under their own names.
 
     ``retriever`` answers ``/v1/retrieve``; if None, the first pipeline's own retriever does. ``api_key``: every request but a health check
-    must carry it. Raises `InputError` for an empty key or no pipeline, and `GraphError` if a pipeline is not complete.
+    must carry it. ``adapters`` are offered as models "pipeline:adapter"; ``slots`` tells what the vLLM server allows of them. Raises
+    `InputError` for an empty key, no pipeline or a name with ":", and `GraphError` if a pipeline is not complete.
     """
     if api_key is not None and not api_key.strip():
         raise InputError("the API key is empty; leave it out to serve without one")
     pipelines = dict(pipeline) if isinstance(pipeline, Mapping) else {"graft": pipeline}
     if not pipelines:
         raise InputError("there is no pipeline to serve")
-    for one in pipelines.values():
+    for name, one in pipelines.items():
+        if not name or SEPARATOR in name:
+            raise InputError(f"a pipeline is served under a name without '{SEPARATOR}', not {name!r}")
         _ = one.plan  # an incomplete graph fails now, not at the first question
     asking = Asking(Admission(limits.running, limits.waiting), Breaker, limits.seconds, limits.drain)
-    service = Service(pipelines, retriever or retriever_of(next(iter(pipelines.values()))), Health(pipelines), asking)
+    worn = Adapters(pipelines, adapters, slots) if adapters is not None else None
+    service = Service(pipelines, retriever or retriever_of(next(iter(pipelines.values()))), Health(pipelines), asking, worn)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +88,8 @@ def create_app(
         app.add_middleware(BearerKey, key=api_key)
     for group in (chat, retrieve, state):
         app.include_router(group.routes(service))
+    if worn is not None:
+        app.include_router(adapter_routes.routes(worn))
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     return app

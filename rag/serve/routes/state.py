@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from rag.serve.errors import RequestError
 from rag.serve.service import Service
 
 
@@ -14,6 +17,7 @@ def routes(service: Service) -> APIRouter:
     """The router."""
     router, state = APIRouter(), _State(service)
     router.get("/v1/models", response_model=None)(state.models)
+    router.get("/v1/models/{name}", response_model=None)(state.model)
     router.get("/healthz", response_model=None)(state.healthz)
     return router
 
@@ -24,9 +28,18 @@ class _State:
 
     async def models(self) -> Response:
         """The names that ``model`` may have."""
-        created = self.service.created
-        data = [{"id": name, "object": "model", "created": created, "owned_by": "graft"} for name in self.service.pipelines]
-        return JSONResponse({"object": "list", "data": data})
+        names = await asyncio.to_thread(self.service.models)
+        return JSONResponse({"object": "list", "data": [self._model(name) for name in names]})
+
+    async def model(self, name: str) -> Response:
+        """One of them; 404 for another name."""
+        names = await asyncio.to_thread(self.service.models)
+        if name not in names:
+            raise RequestError(404, f"there is no model '{name}'; this server has: {', '.join(names)}", code="model_not_found")
+        return JSONResponse(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self.service.created, "owned_by": "graft"}
 
     async def healthz(self) -> Response:
         """200 if every model answers and every corpus opens, else 503."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from generators.models.rack import Rack
+from generators.models.rack import AdapterInUse, Rack
 from generators.models.vllm import VLLM
 from rag.core.errors import AdapterError, InputError, ModelRefused, ModelUnavailable
 from rag.core.sync import run_sync
@@ -75,6 +75,22 @@ def test_more_adapters_than_slots_in_any_order(slots: int) -> None:
     assert asyncio.run(all_of_them()) == [name or "base" for name in names]
     assert (server.robbed, server.most <= slots) == ([], True)
     assert len(rack.loaded) == slots == len(server.loaded)
+
+
+def test_an_adapter_is_dropped_unless_it_is_in_use(server: LoraServer) -> None:
+    rack = rack_on(server, 2)
+    assert run_sync(rack.drop("a")) is False
+    rack.wearing("a").generate("hello")
+
+    async def in_use() -> None:
+        async with rack.lease("a"):
+            await rack.drop("a")
+
+    with pytest.raises(AdapterInUse, match="'a' is in use by 1 calls"):
+        run_sync(in_use())
+    assert (run_sync(rack.drop("a")), rack.loaded, server.loaded) == (True, (), {})
+    assert rack.wearing("a").generate("hello").text == "a"
+    assert rack.loads == 2
 
 
 def test_none_waits_for_ever_behind_adapters_in_constant_use() -> None:
