@@ -41,8 +41,11 @@ class Run:
 
 
 async def execute(plan: Plan, bound: Bound, *, inline: bool = False, index: int = 0) -> Run:
-    """Follow ``plan`` once. A failure is held by the `Run`; cancellation passes through."""
+    """Follow ``plan`` once. A failure is held by the `Run`; cancellation passes through. The trace hangs below the span that is open."""
     root = Span("pipeline", started=time.perf_counter())
+    around = current_span.get()
+    if around is not None:  # whoever opened it sees this run even if it is cancelled and no `Run` comes back
+        around.children.append(root)
     token = current_span.set(root)
     try:
         slots = await follow(plan, bound, inline)

@@ -1,0 +1,1 @@
+"""What an operator sees of a server: a log line and metrics for each request, and traces where they are wanted."""

@@ -1,0 +1,50 @@
+"""What a span of a run's trace tells: whether it was a retrieval, of how many hits, and whether it came to its end."""
+
+from __future__ import annotations
+
+from rag.core.trace import Span
+
+_CALL = "call "
+"""How the span of a call edge begins (`rag.core.calls`)."""
+
+
+def is_call(span: Span) -> bool:
+    """Whether this is a call edge and not a node."""
+    return span.node.startswith(_CALL)
+
+
+def is_retrieval(span: Span) -> bool:
+    """A call edge that was asked a query, or a node that searched an index."""
+    return (is_call(span) and "query" in span.inputs) or "searches" in span.counts
+
+
+def source(span: Span) -> str:
+    """The node whose hits a retrieval gave."""
+    return span.node.removeprefix(_CALL)
+
+
+def asked_for(span: Span) -> int | None:
+    """The ``k`` of a retrieval, where its last node has such a port and was given a number."""
+    k = _last(span).inputs.get("k", "")
+    return int(k) if k.isdecimal() else None
+
+
+def hits(span: Span) -> int | None:
+    """How many hits a retrieval gave; None if it gave something else or failed."""
+    output = _last(span).output
+    if output == "empty":
+        return 0
+    number, _, kind = output.partition(" ")
+    if kind != "Hit" or not number.isdecimal():
+        return None
+    k = asked_for(span)
+    return int(number) if k is None else min(int(number), k)
+
+
+def ended(span: Span) -> bool:
+    """Whether the span is closed. That of work that was cancelled a moment ago may still be open."""
+    return span.seconds > 0 or bool(span.output or span.error)
+
+
+def _last(span: Span) -> Span:
+    return span.children[-1] if is_call(span) and span.children else span
