@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rag.cli import adapters, ask, compose, demo, doctor, draw, index, mcp, mine, serve, train
+from rag.cli import adapters, ask, compose, demo, doctor, draw, index, keys, mcp, mine, serve, train
 from rag.cli import eval as evaluation
 from rag.core.errors import GraftError, InputError
 
@@ -102,6 +102,7 @@ app.command()(mine.mine)
 app.command()(train.train)
 app.command()(compose.compose)
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(keys.app, name="keys")
 app.command()(draw.draw)
 app.command()(doctor.doctor)
 

@@ -1,11 +1,11 @@
-"""``rag serve``: a pipeline behind an OpenAI-compatible address."""
+"""``rag serve``: pipelines behind an OpenAI-compatible address."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,8 +24,19 @@ from rag.cli.options import (
 from rag.cli.served import from_file, over_corpus
 from rag.core.errors import ConfigError, MissingDependency
 
+if TYPE_CHECKING:
+    from adapters.registry import Registry
+    from rag.core.pipeline import Pipeline
+    from rag.serve.settings import Doors, Uploads
+
 _DRAIN = 25
 """Seconds that running requests may take after SIGTERM."""
+_SHORT_KEY = 20
+"""Characters; a key that a person made up can be guessed, and wrong keys are not counted."""
+
+_Asked = "What is served"
+_Doors = "Who may come in"
+_Load = "Under load"
 
 
 def serve(
@@ -38,23 +49,60 @@ def serve(
     k: KOption = None,
     retriever: RetrieverOption = None,
     max_tokens: MaxTokensOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
-    api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable with the key that callers must send.", show_default=False)
+    uploads: Annotated[
+        bool,
+        typer.Option("--uploads", help="Let callers bring, change and delete the corpus's documents.", rich_help_panel=_Asked),
+    ] = False,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Offer the adapters of the registry as models graft:NAME.", rich_help_panel=_Asked)
+    ] = False,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of that registry. \\[default: yours]", show_default=False, rich_help_panel=_Asked)
     ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="The vLLM server's --max-loras.", rich_help_panel=_Asked)] = 1,
+    max_rank: Annotated[int, typer.Option(min=1, help="The vLLM server's --max-lora-rank.", rich_help_panel=_Asked)] = 16,
+    host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_Doors)] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=_Doors)] = 8080,
+    keys: Annotated[Path | None, typer.Option(help="Key file, from `rag keys add`.", show_default=False, rich_help_panel=_Doors)] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with a key that may do everything.", show_default=False, rich_help_panel=_Doors),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name under which it may be asked too, one each time; * for all.", show_default=False, rich_help_panel=_Doors),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of web pages that may ask, one each time.", show_default=False, rich_help_panel=_Doors),
+    ] = None,
+    trust_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Proxy whose X-Forwarded-For is believed, one each time.", show_default=False, rich_help_panel=_Doors),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a minute for each caller. \\[default: any]", show_default=False, rich_help_panel=_Load)
+    ] = None,
+    running: Annotated[int, typer.Option(min=1, help="Questions answered at once.", rich_help_panel=_Load)] = 64,
+    waiting: Annotated[int, typer.Option(min=0, help="Questions that wait; further ones get 429.", rich_help_panel=_Load)] = 128,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.", rich_help_panel=_Load)] = 300.0,
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Of the log on stderr.")] = "text",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Of the log.")] = "info",
 ) -> None:
-    """Serve OpenAI's chat completions from a corpus or a pipeline file, as the model "graft".
+    """Serve OpenAI's protocols from a corpus or a pipeline file, as the model "graft".
 
     Example:  rag serve --corpus handbook --port 8080
     """
     try:
         import uvicorn
 
-        from rag.serve.app import Limits, create_app
+        from rag.serve.adapters import Slots
+        from rag.serve.app import create_app
+        from rag.serve.observe.logs import configure_logging
+        from rag.serve.settings import Limits
     except ImportError as error:
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
-    key = _key(api_key_env)
+    doors = _doors(host, port, keys, api_key_env, allow_host or [], allow_origin or [], trust_proxy or [], rate)
     if pipeline is not None:
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
@@ -64,19 +112,76 @@ def serve(
         pipe, search = over_corpus(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
     else:
         raise ConfigError("name what to serve: a pipeline file, or --corpus FOLDER (from `rag index`)")
-    if key is None and not _is_loopback(host):
-        typer.echo(f"warning: anyone who reaches {host}:{port} may ask; set --api-key-env NAME", err=True)
-    app = create_app(pipe, retriever=search, api_key=key, limits=Limits(drain=_DRAIN))
-    # Bodies are read by the routes under their own limit and time; uvicorn's part is the connection.
+    app = create_app(
+        pipe,
+        retriever=search,
+        uploads=_uploads(pipe) if uploads else None,
+        adapters=_registry(registry) if adapters or registry is not None else None,
+        slots=Slots(slots, max_rank),
+        limits=Limits(running, waiting, timeout, _DRAIN),
+        doors=doors,
+    )
+    configure_logging(log_format, log_level)
+    # Bodies are read by the routes under their own limit and time; uvicorn's part is the connection. Its access log would show queries.
     uvicorn.run(
         app,
         host=host,
         port=port,
         timeout_graceful_shutdown=_DRAIN + 5,
-        log_level="info",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # whom to believe is said by --trust-proxy
         server_header=False,
         h11_max_incomplete_event_size=65_536,
     )
+
+
+def _doors(
+    host: str,
+    port: int,
+    keys: Path | None,
+    key_env: str | None,
+    hosts: list[str],
+    origins: list[str],
+    proxies: list[str],
+    rate: float | None,
+) -> Doors:
+    from rag.serve.doors.keyfile import KeyFile
+    from rag.serve.settings import Doors
+
+    secret = _key(key_env)
+    if keys is None and secret is None and not _is_loopback(host):
+        raise ConfigError(
+            f"anyone who reaches {host}:{port} could ask: make keys with `rag keys add NAME --file keys.json` and give --keys keys.json,"
+            " or a single one with --api-key-env NAME; without a key only this machine is served (--host 127.0.0.1)"
+        )
+    return Doors(
+        keys=KeyFile(keys) if keys is not None else None,
+        secret=secret,
+        bind=host,
+        hosts=("*",) if _is_any(host) and not hosts else tuple(hosts),
+        origins=tuple(origins),
+        per_minute=rate,
+        proxies=tuple(proxies),
+    )
+
+
+def _uploads(pipe: Pipeline) -> Uploads:
+    """Of the one corpus that the pipeline searches."""
+    from generators.models.embedded import cache_folder
+    from rag.serve.inspection import corpora_of
+    from rag.serve.settings import Uploads
+
+    corpora = corpora_of(pipe)
+    if len(corpora) != 1:
+        raise ConfigError(f"--uploads needs a pipeline that searches one corpus; this one searches {len(corpora)}")
+    return Uploads(corpora[0], cache_folder() / "uploads")
+
+
+def _registry(folder: Path | None) -> Registry:
+    from adapters.registry import Registry
+
+    return Registry(folder)
 
 
 def _key(name: str | None) -> str | None:
@@ -87,6 +192,8 @@ def _key(name: str | None) -> str | None:
         raise ConfigError(
             f"--api-key-env {name}: there is no such environment variable, or it is empty; set it to the key that callers send"
         )
+    if len(key) < _SHORT_KEY:
+        typer.echo(f"warning: the key in {name} is short enough to be guessed; `rag keys add` makes one that is not", err=True)
     return key
 
 
@@ -95,3 +202,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_any(host: str) -> bool:
+    """Whether this means all addresses of the machine: then its names are not known here, and a key is asked for in any case."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

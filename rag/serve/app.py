@@ -1,14 +1,15 @@
-"""The server: OpenAI's chat completions in front of a pipeline, and its retriever on a route of its own.
+"""The server: pipelines behind the protocols that clients already speak.
 
-The routes are in `rag.serve.routes`. No page of documentation is served: every route but ``/healthz`` asks for the key, if there is one.
+Routes are in `rag.serve.routes`, each group in a file; what stands in front of them, from the outside to the inside: `Observed` (request
+ids, log, metrics), `SecurityHeaders`, `Hosts`, `Origins`, `Keys`, `Rates`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -22,59 +23,64 @@ from rag.serve.adapters import SEPARATOR, Adapters, Slots
 from rag.serve.admission import Admission
 from rag.serve.asking import Asking
 from rag.serve.breaker import Breaker
+from rag.serve.contract import openapi_of
+from rag.serve.documents.desk import Desk
+from rag.serve.doors.keys import Keys, Ring
+from rag.serve.doors.origins import Hosts, Origins, SecurityHeaders
+from rag.serve.doors.rates import Addresses, Limiter, Rates
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.health import Health
-from rag.serve.inspection import retriever_of
-from rag.serve.limits import BearerKey
+from rag.serve.inspection import encoders_of, reranks_of, retriever_of
+from rag.serve.jobs import Jobs
+from rag.serve.observe.metrics import Metrics
+from rag.serve.observe.requests import Observed
+from rag.serve.observe.spans import Tracing
+from rag.serve.rerank_types import rankers_of
 from rag.serve.routes import adapters as adapter_routes
-from rag.serve.routes import chat, retrieve, state
+from rag.serve.routes import chat, completions, documents, embeddings, rerank, retrieve, state
+from rag.serve.routes import jobs as job_routes
+from rag.serve.routes import metrics as metric_routes
 from rag.serve.service import Service
+from rag.serve.settings import Doors, Limits, Uploads
 
 if TYPE_CHECKING:
     from adapters.registry import Registry
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one server takes on."""
-
-    running: int = 64
-    """Questions that are answered at once."""
-    waiting: int = 128
-    """Questions that wait for their turn; further ones are sent away."""
-    seconds: float = 300.0
-    """The longest that an answer may take, waiting included."""
-    drain: float = 25.0
-    """Seconds that a running stream may go on after SIGTERM."""
 
 
 def create_app(
     pipeline: Pipeline | Mapping[str, Pipeline],
     *,
     retriever: Retriever | None = None,
-    api_key: str | None = None,
+    uploads: Uploads | None = None,
     adapters: Registry | None = None,
     slots: Slots = Slots(),
     limits: Limits = Limits(),
+    doors: Doors = Doors(),
+    trace_content: bool = False,
 ) -> FastAPI:
     """An ASGI application that serves ``pipeline`` under the model name "graft", or several under their own names.
 
-    ``retriever`` answers ``/v1/retrieve``; if None, the first pipeline's own retriever does. ``api_key``: every request but a health check
-    must carry it. ``adapters`` are offered as models "pipeline:adapter"; ``slots`` tells what the vLLM server allows of them. Raises
-    `InputError` for an empty key, no pipeline or a name with ":", and `GraphError` if a pipeline is not complete.
+    ``retriever`` answers ``/v1/retrieve``; if None, the first pipeline's own retriever does. ``uploads``: callers may change the documents
+    of a corpus. ``adapters`` are offered as models "pipeline:adapter"; ``slots`` tells what the vLLM server allows of them.
+    ``trace_content``: traces, where they are on, hold questions and answers. Raises `InputError` for an empty key, no pipeline or a name
+    with ":", and `GraphError` if a pipeline is not complete.
     """
-    if api_key is not None and not api_key.strip():
-        raise InputError("the API key is empty; leave it out to serve without one")
-    pipelines = dict(pipeline) if isinstance(pipeline, Mapping) else {"graft": pipeline}
-    if not pipelines:
-        raise InputError("there is no pipeline to serve")
-    for name, one in pipelines.items():
-        if not name or SEPARATOR in name:
-            raise InputError(f"a pipeline is served under a name without '{SEPARATOR}', not {name!r}")
-        _ = one.plan  # an incomplete graph fails now, not at the first question
-    asking = Asking(Admission(limits.running, limits.waiting), Breaker, limits.seconds, limits.drain)
+    pipelines = _named(pipeline)
+    admission = Admission(limits.running, limits.waiting)
     worn = Adapters(pipelines, adapters, slots) if adapters is not None else None
-    service = Service(pipelines, retriever or retriever_of(next(iter(pipelines.values()))), Health(pipelines), asking, worn)
+    service = Service(
+        pipelines,
+        retriever or retriever_of(next(iter(pipelines.values()))),
+        Health(pipelines),
+        Asking(admission, Breaker, limits.seconds, limits.drain),
+        worn,
+    )
+    jobs = Jobs()
+    desk = Desk(uploads) if uploads is not None else None
+    metrics = Metrics({name: one.nodes for name, one in pipelines.items()})
+    metrics.watch_queue(running=lambda: admission.running, waiting=lambda: admission.waiting, refused=lambda: admission.refused)
+    metrics.watch_jobs(lambda: Counter((job.kind, job.status) for job in jobs.all()))
+    tracing = Tracing.from_environment(pipelines, content=trace_content)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -82,17 +88,68 @@ def create_app(
         warming = asyncio.create_task(service.health.warm(service.retriever))
         yield
         warming.cancel()
+        await jobs.close()
+        if desk is not None:
+            await asyncio.to_thread(desk.close)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(title="graft", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    if api_key is not None:
-        app.add_middleware(BearerKey, key=api_key)
-    for group in (chat, retrieve, state):
-        app.include_router(group.routes(service))
+    encoders = encoders_of(pipelines.values())
+    routers = [group.routes(service) for group in (chat, completions, retrieve, state)]
+    routers += [embeddings.routes(encoders, seconds=limits.seconds), metric_routes.routes(metrics)]
+    routers.append(rerank.routes(rankers_of(reranks_of(pipelines.values()), encoders), seconds=limits.seconds))
+    if desk is not None:
+        routers.append(documents.routes(desk.shelf, jobs, desk.receiver, desk.parser))
     if worn is not None:
-        app.include_router(adapter_routes.routes(worn))
+        routers.append(adapter_routes.routes(worn, jobs))
+    if desk is not None or worn is not None:
+        routers.append(job_routes.routes(jobs))
+    for router in routers:
+        app.include_router(router)
+    _describe(app, doors)
+    _lock(app, doors)
+    app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     return app
+
+
+def _named(pipeline: Pipeline | Mapping[str, Pipeline]) -> dict[str, Pipeline]:
+    pipelines = dict(pipeline) if isinstance(pipeline, Mapping) else {"graft": pipeline}
+    if not pipelines:
+        raise InputError("there is no pipeline to serve")
+    for name, one in pipelines.items():
+        if not name or SEPARATOR in name:
+            raise InputError(f"a pipeline is served under a name without '{SEPARATOR}', not {name!r}")
+        _ = one.plan  # an incomplete graph fails now, not at the first question
+    return pipelines
+
+
+def _describe(app: FastAPI, doors: Doors) -> None:
+    """``GET /openapi.json``, of all routes that are there by now."""
+    in_front = (*((401, 403) if doors.locked else (403,)), *((421,) if doors.bind is not None else ()))
+    document = openapi_of(app, in_front=(*in_front, *((429,) if doors.per_minute is not None else ())))
+
+    async def openapi() -> Response:
+        return JSONResponse(document)
+
+    app.get("/openapi.json", response_model=None, include_in_schema=False)(openapi)
+
+
+def _lock(app: FastAPI, doors: Doors) -> None:
+    """The last one that is added stands outermost. Starlette makes them when the server starts: what is wrong is told now."""
+    Origins(app, doors.origins)
+    if doors.bind is not None:
+        Hosts(app, doors.bind, doors.hosts)
+    if doors.per_minute is not None:
+        app.add_middleware(Rates, limiter=Limiter(doors.per_minute, doors.burst), addresses=Addresses(doors.proxies))
+    if doors.locked:
+        app.add_middleware(Keys, ring=Ring(doors.keys, doors.secret))
+    app.add_middleware(Origins, allowed=doors.origins)
+    if doors.bind is not None:
+        app.add_middleware(Hosts, bind=doors.bind, allowed=doors.hosts)
+    app.add_middleware(SecurityHeaders)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from rag.core.deadline import within
 from rag.core.errors import ModelUnavailable
 from rag.core.trace import TextDelta
 from rag.serve.errors import RequestError, to_request_error
+from rag.serve.observe.recorder import Recorder, recorder_of
 from rag.serve.waiting import GONE, GivenUp, Limited, disconnected, late, unless
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ Writer = Callable[[Sequence[Any], Limited], AsyncIterator[str]]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of which pipeline. ``seconds``: how long the caller wants to wait at most."""
+    """What is asked of which pipeline, served as ``model``. ``seconds``: how long the caller wants to wait at most."""
 
+    model: str
     pipeline: Pipeline
     text: str
     inputs: Mapping[str, Any]
@@ -64,49 +66,58 @@ class Asking:
         """``answer`` of the run, once it is over. Raises `RequestError`."""
         seconds = self._limit(question)
         breaker = self._of(question.pipeline)
-        breaker.check()
+        recorder = recorder_of(request)
+        recorder.started(question.model, question.text)
 
         async def asked() -> Run:
             async with self.admission.turn():
+                recorder.admitted()
                 with within(seconds):
                     return await question.pipeline.aexplain(question.text, **question.inputs)
 
         try:
+            breaker.check()
             run = await unless(disconnected(request, seconds), asked())
             self._learn(breaker, run.error)
+            recorder.finished(run)
             return answer(run)
         except GivenUp as given:
-            return _given_up(given)
+            return _given_up(given, recorder)
         except Exception as error:
+            recorder.failed(error)
             raise to_request_error(error) from error
 
     async def streamed(self, request: Request, question: Question, write: Writer) -> Response:
         """What ``write`` makes of the events, as a stream. Raises `RequestError` for what goes wrong before the first words."""
         seconds = self._limit(question)
         breaker = self._of(question.pipeline)
-        breaker.check()
+        recorder = recorder_of(request)
+        recorder.started(question.model, question.text, stream=True)
         place = AsyncExitStack()
-        events = question.pipeline.astream(question.text, **question.inputs)
+        events = _recorded(question.pipeline.astream(question.text, **question.inputs), recorder)
         limited = Limited(events, asyncio.get_running_loop().time() + seconds, late(seconds))
 
         async def begun() -> list[Any]:
             await place.enter_async_context(self.admission.turn())
+            recorder.admitted()
             with within(seconds):
                 return await first_words(events)
 
         try:
+            breaker.check()
             first = await unless(disconnected(request, seconds), begun())
         except BaseException as error:
             await limited.close()
             await place.aclose()
             if isinstance(error, GivenUp):
-                return _given_up(error)
+                return _given_up(error, recorder)
             self._learn(breaker, error)
             if isinstance(error, Exception):
+                recorder.failed(error)
                 raise to_request_error(error) from error
             raise
         breaker.succeeded()
-        return _Stream(write(first, limited), limited, place, self._drain)
+        return _Stream(write(first, limited), limited, place, recorder, self._drain)
 
     def _limit(self, question: Question) -> float:
         return min(self._seconds, question.seconds or self._seconds)
@@ -137,14 +148,32 @@ async def first_words(events: AsyncIterator[Any]) -> list[Any]:
     raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
 
 
+async def _recorded(events: AsyncIterator[Any], recorder: Recorder) -> AsyncIterator[Any]:
+    """The events, as they come; when the first words and the end came is told to ``recorder``."""
+    from rag.core.engine import Run
+
+    async with aclosing(events) as all_of_them:  # type: ignore[type-var]
+        try:
+            async for event in all_of_them:
+                if isinstance(event, TextDelta):
+                    recorder.first_token()
+                elif isinstance(event, Run):
+                    recorder.finished(event)
+                yield event
+        except Exception as error:
+            recorder.failed(error)
+            raise
+
+
 class _Stream(Response):
     """Server-sent events, after which the run behind them is ended and its place is free, whatever became of the client."""
 
-    def __init__(self, chunks: AsyncIterator[str], events: Limited, place: AsyncExitStack, drain: float) -> None:
+    def __init__(self, chunks: AsyncIterator[str], events: Limited, place: AsyncExitStack, recorder: Recorder, drain: float) -> None:
         self._stopping = anyio.Event()
         self._response = EventSourceResponse(chunks, sep="\n", shutdown_event=self._stopping, shutdown_grace_period=drain + 2)
         self._events = events
         self._place = place
+        self._recorder = recorder
         self._drain = drain
         self.status_code = self._response.status_code
         self.background = None
@@ -157,11 +186,14 @@ class _Stream(Response):
             await self._response(scope, receive, send)
         finally:
             draining.cancel()
+            if self._events.given_up is not None:
+                self._recorder.failed(self._events.given_up)
             await self._events.close()
             await self._place.aclose()
 
 
-def _given_up(given: GivenUp) -> Response:
+def _given_up(given: GivenUp, recorder: Recorder) -> Response:
     if given.error is not None:
+        recorder.failed(given.error)
         raise given.error
     return Response(status_code=GONE)

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rag.core.engine import Run
 from rag.core.trace import Span, TextDelta
@@ -69,7 +69,27 @@ def usage(trace: Span) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
-async def stream(completion: Completion, first: Sequence[Any], events: Limited, include_usage: bool) -> AsyncIterator[str]:
+class Chunks(Protocol):
+    """Writes an answer in pieces, in one format or another."""
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        """One piece of a stream."""
+        ...
+
+    def step(self, event: object) -> dict[str, Any] | None:
+        """A piece without text for a step of the method; None for what a client need not hear."""
+        ...
+
+    def last(self, answer: Answer, revised: bool) -> dict[str, Any]:
+        """The piece that ends the text."""
+        ...
+
+    def usage_chunk(self, trace: Span) -> dict[str, Any]:
+        """The piece with the token counts."""
+        ...
+
+
+async def stream(completion: Chunks, first: Sequence[Any], events: Limited, include_usage: bool) -> AsyncIterator[str]:
     """The chunks as JSON texts, ``[DONE]`` last. An error, and the end of the time, become an event of their own."""
     try:
         yield _dump(completion.chunk({"role": "assistant", "content": ""}))

@@ -11,6 +11,7 @@ import uuid
 from typing import Any
 
 from rag.core.errors import CorpusError, CorpusLocked, GraftError, InputError, ModelUnavailable, NodeTimeout, PromptTooLong
+from rag.serve.observe.logs import current_request_id
 
 log = logging.getLogger("graft.serve")
 
@@ -53,7 +54,7 @@ def to_request_error(error: BaseException) -> RequestError:
         return RequestError(400, str(error), code="invalid_value")
     if isinstance(error, PromptTooLong):
         return RequestError(400, str(error), code="context_length_exceeded")
-    number = uuid.uuid4().hex[:12]
+    number = current_request_id() or uuid.uuid4().hex[:12]
     if isinstance(error, GraftError):
         log.error("request %s: %s: %s", number, type(error).__name__, error, exc_info=error.__cause__)
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rag.core.protocols import LanguageModel, Retriever
+from rag.core.protocols import Encoder, LanguageModel, Retriever
 
 if TYPE_CHECKING:
     from rag.core.pipeline import Pipeline
@@ -21,6 +22,24 @@ def models_of(pipeline: Pipeline) -> list[LanguageModel]:
 def corpora_of(pipeline: Pipeline) -> list[Any]:
     """The corpora that the pipeline's components hold, each once."""
     return _parts(pipeline, lambda part: hasattr(type(part), "verify") and hasattr(type(part), "__len__"))
+
+
+def encoders_of(pipelines: Iterable[Pipeline]) -> dict[str, Encoder]:
+    """The encoders of all corpora that the pipelines search, by the names of their models; nothing is loaded yet."""
+    found: dict[str, Encoder] = {}
+    for pipeline in pipelines:
+        for corpus in corpora_of(pipeline):
+            encoder = corpus.load_encoder() if hasattr(type(corpus), "load_encoder") else None
+            if encoder is not None:
+                name = str(getattr(encoder, "model", type(encoder).__name__))
+                found.setdefault(Path(name).name if Path(name).is_dir() else name, encoder)
+    return found
+
+
+def reranks_of(pipelines: Iterable[Pipeline]) -> list[Any]:
+    """The cross-encoders that the pipelines hold, each once."""
+    parts = (_parts(pipeline, lambda part: hasattr(part, "max_pairs") and hasattr(type(part), "run")) for pipeline in pipelines)
+    return list({id(part): part for some in parts for part in some}.values())
 
 
 def retriever_of(pipeline: Pipeline) -> Retriever | None:

@@ -1,15 +1,17 @@
 """The requests that are taken, checked strictly: a number is a number (not "10", true or NaN), and an unknown field is refused.
 
-Fields of OpenAI's chat completions fall in three groups. Used: ``model``, ``messages``, ``stream``, ``stream_options``. Accepted and not
-followed, because the pipeline decides how its model writes (`IGNORED`; the answer names those that were set). Refused with 400, because
-the answer would not be what was asked for: tools, several choices, log-probabilities, structured output, stop strings (`REFUSED`).
+OpenAI's fields fall in three groups. Used: ``model``, ``messages`` or ``prompt``, ``stream``, ``stream_options``. Accepted and not
+followed, because the pipeline decides how its model writes (`NotFollowed`; the answer names those that were set). Refused with 400, because
+the answer would not be what was asked for: tools, several choices, log-probabilities, structured output, stop strings (`Refused`).
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from rag.serve.errors import RequestError
 
@@ -18,64 +20,63 @@ MAX_MESSAGES = 1_000
 MAX_QUESTION = 20_000
 """Characters of a question or query."""
 
-IGNORED = (
-    "frequency_penalty",
-    "max_completion_tokens",
-    "max_tokens",
-    "metadata",
-    "parallel_tool_calls",
-    "presence_penalty",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "safety_identifier",
-    "seed",
-    "service_tier",
-    "store",
-    "temperature",
-    "top_p",
-    "user",
-    "verbosity",
-)
-REFUSED = (
-    "audio",
-    "function_call",
-    "functions",
-    "logit_bias",
-    "logprobs",
-    "modalities",
-    "prediction",
-    "response_format",
-    "stop",
-    "tool_choice",
-    "tools",
-    "top_logprobs",
-    "web_search_options",
-)
-
 M = TypeVar("M", bound=BaseModel)
-_Penalty = Annotated[float | None, Field(ge=-2, le=2)]
-_Tokens = Annotated[int | None, Field(ge=1, le=2**31 - 1)]
-_Text = Annotated[str | None, Field(max_length=1_000)]
 _Filter = dict[str, Any] | None
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A request: no conversions, no NaN, no unknown fields, and no input repeated in an error."""
+
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", hide_input_in_errors=True)
 
 
-class TextPart(_Strict):
+class NotFollowed:
+    """Marks a field that is accepted and checked, and then not followed."""
+
+
+class Refused:
+    """Marks a field of which only null and the ``harmless`` values are taken: they ask for what every answer is anyway."""
+
+    def __init__(self, *harmless: Any) -> None:
+        self.harmless = harmless
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises `RequestError` (400) for any other value."""
+        if value is None or any(type(value) is type(one) and value == one for one in self.harmless):
+            return
+        if not self.harmless:
+            raise RequestError(400, f"{name}: not supported by this server; leave it out", code="unsupported_parameter")
+        allowed = " or ".join(json.dumps(one) for one in self.harmless)
+        raise RequestError(400, f"{name}: only {allowed} is supported by this server; leave it out", code="unsupported_value")
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": [None, *self.harmless], "description": "Nothing else is supported; leave it out."}
+
+
+Text = Annotated[str | None, Field(max_length=1_000)]
+_Ignored = Annotated[Text, NotFollowed()]
+_IgnoredFlag = Annotated[bool | None, NotFollowed()]
+_Penalty = Annotated[float | None, Field(ge=-2, le=2), NotFollowed()]
+_Tokens = Annotated[int | None, Field(ge=1, le=2**31 - 1), NotFollowed()]
+_Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), NotFollowed()]
+_Temperature = Annotated[float | None, Field(ge=0, le=2), NotFollowed()]
+_TopP = Annotated[float | None, Field(gt=0, le=1), NotFollowed()]
+_Unsupported = Annotated[Any, Refused()]
+
+
+class TextPart(Strict):
     """A text part of a message. Images and audio are not read."""
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(_Strict):
+class ChatMessage(Strict):
     """One turn. The last turn of the role "user" is the question."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Union[str, list[TextPart], None]
-    name: _Text = None
+    name: Text = None
     refusal: str | None = None
 
     @property
@@ -86,21 +87,21 @@ class ChatMessage(_Strict):
         return self.content or ""
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """``include_usage`` asks for a chunk with the token counts before the end."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class GraftOptions(_Strict):
+class GraftOptions(Strict):
     """graft's own field: ``filter`` is a condition on the passages' metadata, ``timeout`` the seconds that the caller waits at most."""
 
     filter: _Filter = None
     timeout: Annotated[float | None, Field(gt=0, le=86_400)] = None
 
 
-class ChatRequest(_Strict):
+class ChatRequest(Strict):
     """``POST /v1/chat/completions``."""
 
     model: str = Field(max_length=200)
@@ -108,40 +109,40 @@ class ChatRequest(_Strict):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     graft: GraftOptions | None = None
-    n: int | None = None
+    n: Annotated[int | None, Refused(1)] = None
     frequency_penalty: _Penalty = None
     presence_penalty: _Penalty = None
     max_completion_tokens: _Tokens = None
     max_tokens: _Tokens = None
-    metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = None
-    prompt_cache_key: _Text = None
-    reasoning_effort: _Text = None
-    safety_identifier: _Text = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
-    service_tier: _Text = None
-    store: bool | None = None
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    user: _Text = None
-    verbosity: _Text = None
-    audio: Any = None
-    function_call: Any = None
-    functions: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
-    modalities: Any = None
-    prediction: Any = None
-    response_format: Any = None
-    stop: Any = None
-    tool_choice: Any = None
-    tools: Any = None
-    top_logprobs: Any = None
-    web_search_options: Any = None
+    metadata: Annotated[dict[str, str] | None, NotFollowed()] = None
+    parallel_tool_calls: _IgnoredFlag = None
+    prompt_cache_key: _Ignored = None
+    reasoning_effort: _Ignored = None
+    safety_identifier: _Ignored = None
+    seed: _Seed = None
+    service_tier: _Ignored = None
+    store: _IgnoredFlag = None
+    temperature: _Temperature = None
+    top_p: _TopP = None
+    user: _Ignored = None
+    verbosity: _Ignored = None
+    audio: _Unsupported = None
+    function_call: Annotated[Any, Refused("none")] = None
+    functions: Annotated[Any, Refused([])] = None
+    logit_bias: Annotated[Any, Refused({})] = None
+    logprobs: Annotated[Any, Refused(False)] = None
+    modalities: Annotated[Any, Refused(["text"])] = None
+    prediction: _Unsupported = None
+    response_format: Annotated[Any, Refused({"type": "text"})] = None
+    stop: _Unsupported = None
+    tool_choice: Annotated[Any, Refused("none")] = None
+    tools: Annotated[Any, Refused([])] = None
+    top_logprobs: _Unsupported = None
+    web_search_options: _Unsupported = None
 
     def question(self) -> str:
         """The last user turn. Raises `RequestError` (400) if there is none, or if something is asked for that no pipeline gives."""
-        self._refuse_unsupported()
+        refuse_unsupported(self)
         turns = [message for message in self.messages if message.role == "user"]
         if not turns:
             raise RequestError(400, "messages: there is no message of the role 'user' to answer", code="invalid_value")
@@ -149,28 +150,74 @@ class ChatRequest(_Strict):
 
     def remarks(self) -> list[str]:
         """What was given and not followed, for the answer's notes."""
-        given = [name for name in IGNORED if getattr(self, name) is not None]
-        remarks = [f"not followed: {', '.join(given)} (the pipeline decides how its model writes)"] if given else []
+        remarks = not_followed(self)
         if len(self.messages) > 1:
             remarks.append(f"only the last user message was read, not the other {len(self.messages) - 1}")
         return remarks
 
-    def _refuse_unsupported(self) -> None:
-        if self.n is not None and self.n != 1:
-            raise RequestError(400, f"n: only 1 is supported, not {self.n}", code="unsupported_value")
-        harmless = {"response_format": {"type": "text"}, "modalities": ["text"], "logprobs": False, "tools": [], "tool_choice": "none"}
-        for name in REFUSED:
-            value = getattr(self, name)
-            if value not in (None, {}) and value != harmless.get(name):
-                raise RequestError(400, f"{name}: not supported by this server; leave it out", code="unsupported_parameter")
+
+def no_token_ids(prompt: Any) -> Any:
+    """``prompt``, unless it is a list of anything but text: OpenAI's older routes also take lists of token ids."""
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], (str, bool)):
+        raise PydanticCustomError("token_ids", "token ids are not taken, and nothing but text is; send a string")
+    return prompt
 
 
-class RetrieveRequest(_Strict):
+class CompletionRequest(Strict):
+    """``POST /v1/completions``. ``prompt`` is the question: a string, or a list of exactly one."""
+
+    model: str = Field(max_length=200)
+    prompt: Annotated[Union[str, Annotated[list[str], Field(min_length=1, max_length=1)]], BeforeValidator(no_token_ids)]
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    graft: GraftOptions | None = None
+    n: Annotated[int | None, Refused(1)] = None
+    best_of: Annotated[int | None, Refused(1)] = None
+    frequency_penalty: _Penalty = None
+    presence_penalty: _Penalty = None
+    max_tokens: _Tokens = None
+    seed: _Seed = None
+    temperature: _Temperature = None
+    top_p: _TopP = None
+    user: _Ignored = None
+    echo: Annotated[bool | None, Refused(False)] = None
+    logit_bias: Annotated[Any, Refused({})] = None
+    logprobs: Annotated[int | None, Refused()] = None
+    stop: _Unsupported = None
+    suffix: Annotated[str | None, Refused("")] = None
+
+    def question(self) -> str:
+        """The prompt. Raises `RequestError` (400) if it is empty, or if something is asked for that no pipeline gives."""
+        refuse_unsupported(self)
+        return checked_text(self.prompt if isinstance(self.prompt, str) else self.prompt[0], "prompt")
+
+    def remarks(self) -> list[str]:
+        """What was given and not followed, for the answer's notes."""
+        return not_followed(self)
+
+
+class RetrieveRequest(Strict):
     """``POST /v1/retrieve``: passages only, no model."""
 
     query: str
     k: int = Field(default=4, ge=1, le=MAX_K)
     filter: _Filter = None
+
+
+def refuse_unsupported(request: Strict) -> None:
+    """Raises `RequestError` (400) that names the first field marked `Refused` that asks for something."""
+    for name, field in type(request).model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Refused):
+                mark.check(name, getattr(request, name))
+
+
+def not_followed(request: Strict, why: str = "the pipeline decides how its model writes") -> list[str]:
+    """One note that names the fields marked `NotFollowed` that were given; nothing if there are none."""
+    fields = type(request).model_fields.items()
+    marked = sorted(name for name, field in fields if any(isinstance(mark, NotFollowed) for mark in field.metadata))
+    given = [name for name in marked if getattr(request, name) is not None]
+    return [f"not followed: {', '.join(given)} ({why})"] if given else []
 
 
 def parse(kind: type[M], body: bytes) -> M:

@@ -64,6 +64,8 @@ class Limited:
         self._end = end
         self._error = error
         self._scope: asyncio.Timeout | None = None
+        self.given_up: RequestError | None = None
+        """Why no more events came, if that was it."""
 
     async def next(self) -> Any:
         """The next event."""
@@ -72,6 +74,7 @@ class Limited:
                 return await anext(self._events)
         except TimeoutError:
             if self._scope is not None and self._scope.expired():
+                self.given_up = self._error
                 raise GivenUp(self._error) from None
             raise
         finally:

@@ -175,6 +175,17 @@ class TestTrial:
         heads = [trial().adapted(CASES[name], short()).base.classifier.weight for name in ("frozen", "bitfit")]
         assert torch.equal(*heads)
 
+    def test_every_case_starts_from_the_head_that_was_trained_alone(self) -> None:
+        head = trial().probed(CASES["frozen"], short(0.1))
+        assert set(head) == {"classifier.weight", "classifier.bias"}
+        fresh = trial().load().classifier.bias
+        for name in ("frozen", "lora"):
+            worn = trial().beginning_with(json.loads(json.dumps(head))).adapted(CASES[name], short())
+            ends = ("classifier.bias", "classifier.modules_to_save.default.bias")
+            (value,) = [parameter for key, parameter in worn.model.named_parameters() if key.endswith(ends)]
+            assert torch.allclose(value, torch.tensor(head["classifier.bias"]))
+            assert not torch.allclose(value, fresh)
+
     @pytest.mark.parametrize("name", [name for name in CASES if name != "cross_attention"])
     def test_a_case_trains_and_is_tested(self, name: str) -> None:
         options = short(CASES[name].rates[-1])
@@ -238,33 +249,33 @@ class Scored:
 class TestQuality:
     def quality(self, folder: Path, trial: Any, steps: int = 5) -> Quality:
         made = Quality(ClaimPairs([], [], []), short(steps=3), short(steps=steps), 32, Kept(folder))
-        made.__dict__["_trial"] = trial  # the embedded model is not loaded
+        made.__dict__["_begun"] = trial  # the embedded model is not loaded
         made.__dict__["_shared"] = {}
         return made
 
     def test_the_rate_with_the_least_loss_is_tested_and_no_other(self, tmp_path: Path) -> None:
-        low, middle, high = CASES["bitfit"].rates
+        low, middle, high = CASES["frozen"].rates
         scored = Scored({low: 0.7, middle: 0.5, high: 0.6})
-        made = self.quality(tmp_path, scored).of("bitfit")
+        made = self.quality(tmp_path, scored).of("frozen")
         assert scored.runs == [("developed", low, 3), ("developed", middle, 3), ("developed", high, 3), ("tested", middle, 5)]
         assert made is not None
         assert (made.lr, made.right) == (middle, [1, 1, 0, 1])
 
     def test_a_rate_that_diverges_is_not_taken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        low, middle, high = CASES["bitfit"].rates
-        made = self.quality(tmp_path, Scored({low: 0.7, middle: 0.6, high: math.nan})).of("bitfit")
+        low, middle, high = CASES["frozen"].rates
+        made = self.quality(tmp_path, Scored({low: 0.7, middle: 0.6, high: math.nan})).of("frozen")
         assert made is not None
         assert made.lr == middle
-        assert f"bitfit, rate {high:g}: step 2: the loss is nan" in capsys.readouterr().out
+        assert f"frozen, rate {high:g}: step 2: the loss is nan" in capsys.readouterr().out
 
     def test_what_is_kept_is_not_trained_again(self, tmp_path: Path) -> None:
-        losses = dict.fromkeys(CASES["bitfit"].rates, 0.5)
+        losses = dict.fromkeys(CASES["frozen"].rates, 0.5)
         first, again, longer = Scored(losses), Scored(losses), Scored(losses)
-        assert self.quality(tmp_path, first).of("bitfit") == self.quality(tmp_path, again).of("bitfit")
+        assert self.quality(tmp_path, first).of("frozen") == self.quality(tmp_path, again).of("frozen")
         assert len(first.runs) == 4
         assert not again.runs
-        self.quality(tmp_path, longer, steps=6).of("bitfit")
-        assert longer.runs == [("tested", CASES["bitfit"].rates[0], 6)]
+        self.quality(tmp_path, longer, steps=6).of("frozen")
+        assert longer.runs == [("tested", CASES["frozen"].rates[0], 6)]
 
     def test_a_refusal_is_printed_with_its_reason(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.quality(tmp_path, trial()).of("cross_attention") is None

@@ -1,4 +1,4 @@
-"""``/v1/adapters``: what the pipelines may wear, and loading and unloading it on a vLLM server at run time."""
+"""``/v1/adapters``: what the pipelines may wear, loading and unloading it on a vLLM server at run time, and composing new ones."""
 
 from __future__ import annotations
 
@@ -6,30 +6,42 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from generators.models.rack import AdapterInUse
 from rag.core.errors import AdapterError, InputError, ModelRefused
 from rag.serve.adapters import Adapters
+from rag.serve.composing import Compose, ComposeRequest
+from rag.serve.contract import documented
 from rag.serve.errors import RequestError, to_request_error
+from rag.serve.job_answers import JobState
+from rag.serve.jobs import Jobs
+from rag.serve.limits import read_body
+from rag.serve.openai_answers import AdapterCard, AdapterList
+from rag.serve.openai_types import parse
 
 if TYPE_CHECKING:
     from adapters.registry.entry import Entry
 
 
-def routes(adapters: Adapters) -> APIRouter:
+def routes(adapters: Adapters, jobs: Jobs) -> APIRouter:
     """The router."""
-    router, group = APIRouter(), _Adapters(adapters)
-    router.get("/v1/adapters", response_model=None)(group.all)
-    router.post("/v1/adapters/{name}/load", response_model=None)(group.load)
-    router.post("/v1/adapters/{name}/unload", response_model=None)(group.unload)
+    router, group = APIRouter(), _Adapters(adapters, jobs)
+    listed = documented("List adapters", gives={200: AdapterList})
+    router.get("/v1/adapters", response_model=None, openapi_extra=listed)(group.all)
+    composed = documented("Compose an adapter", takes=ComposeRequest, gives={202: JobState}, errors=(409, 429, 503))
+    router.post("/v1/adapters/compose", response_model=None, openapi_extra=composed)(group.compose)
+    for act, work in (("load", group.load), ("unload", group.unload)):
+        changed = documented(f"{act.capitalize()} an adapter", gives={200: AdapterCard}, errors=(400, 404, 409, 500, 503))
+        router.post(f"/v1/adapters/{{name}}/{act}", response_model=None, openapi_extra=changed)(work)
     return router
 
 
 @dataclass(frozen=True)
 class _Adapters:
     adapters: Adapters
+    jobs: Jobs
 
     async def all(self) -> Response:
         """The adapters by name, the models under which each can be asked, and whether it is loaded now."""
@@ -43,6 +55,17 @@ class _Adapters:
     async def unload(self, name: str) -> Response:
         """Have the model's server forget it; 409 while an answer is being written with it."""
         return await self._changed(name, self.adapters.unload(name))
+
+    async def compose(self, request: Request) -> Response:
+        """202 with the job that searches a composition by the examples (LoRAHub) and adds it as an adapter."""
+        self.jobs.check_room()
+        work = Compose(self.adapters.registry, parse(ComposeRequest, await read_body(request)))
+        try:
+            await asyncio.to_thread(work.check)
+        except InputError as error:
+            raise to_request_error(error) from error
+        job = self.jobs.start("compose", work, unit="adapters", total=1)
+        return JSONResponse(job.describe(), 202, {"Location": f"/v1/jobs/{job.id}"})
 
     async def _changed(self, name: str, work: Any) -> Response:
         known = {entry.name for entry in await asyncio.to_thread(self.adapters.entries)}

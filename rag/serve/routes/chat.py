@@ -9,15 +9,23 @@ from fastapi.responses import JSONResponse, Response
 
 from rag.serve.asking import Question, options
 from rag.serve.chat import Completion, stream
+from rag.serve.contract import ANSWERING, Events, documented
 from rag.serve.limits import read_body
+from rag.serve.openai_answers import ChatAnswer, ChatChunk, Error
 from rag.serve.openai_types import ChatRequest, parse
 from rag.serve.service import Service
 
 
 def routes(service: Service) -> APIRouter:
     """The router."""
+    contract = documented(
+        "Answer the last message of a chat",
+        takes=ChatRequest,
+        gives={200: {"application/json": ChatAnswer, "text/event-stream": Events(ChatChunk, Error)}},
+        errors=ANSWERING,
+    )
     router = APIRouter()
-    router.post("/v1/chat/completions", response_model=None)(_Chat(service).answer)
+    router.post("/v1/chat/completions", response_model=None, openapi_extra=contract)(_Chat(service).answer)
     return router
 
 
@@ -29,7 +37,7 @@ class _Chat:
         """The last user message is the question; see `rag.serve.openai_types` for what else is read, ignored and refused."""
         asked = parse(ChatRequest, await read_body(request))
         text = asked.question()
-        question = Question(self.service.pipeline(asked.model), text, *options(asked.graft))
+        question = Question(asked.model, self.service.pipeline(asked.model), text, *options(asked.graft))
         completion = Completion(asked.model, asked.remarks())
         if not asked.stream:
             return await self.service.asking.whole(request, question, lambda run: JSONResponse(completion.whole(run)))

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from rag.serve.contract import documented
 from rag.serve.describe import describe_hit
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.limits import read_body
+from rag.serve.openai_answers import RetrieveAnswer
 from rag.serve.openai_types import RetrieveRequest, checked_text, parse
 from rag.serve.service import Service
 from rag.serve.waiting import GONE, GivenUp, disconnected, unless
@@ -17,8 +19,9 @@ from rag.serve.waiting import GONE, GivenUp, disconnected, unless
 
 def routes(service: Service) -> APIRouter:
     """The router."""
+    contract = documented("Find passages", takes=RetrieveRequest, gives={200: RetrieveAnswer}, errors=(404, 500, 503, 504))
     router = APIRouter()
-    router.post("/v1/retrieve", response_model=None)(_Retrieve(service).search)
+    router.post("/v1/retrieve", response_model=None, openapi_extra=contract)(_Retrieve(service).search)
     return router
 
 

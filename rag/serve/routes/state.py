@@ -1,4 +1,5 @@
-"""``GET /v1/models`` and ``GET /healthz``: what is served, and whether it can answer."""
+"""``GET /v1/models``, and three questions of whoever watches the server: ``/livez`` (does the process answer?), ``/readyz`` (can it answer
+questions now?) and ``/healthz``, which is the same as the second."""
 
 from __future__ import annotations
 
@@ -9,16 +10,23 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from rag.serve.contract import documented
 from rag.serve.errors import RequestError
+from rag.serve.openai_answers import Alive, HealthAnswer, ModelCard, ModelList
 from rag.serve.service import Service
 
 
 def routes(service: Service) -> APIRouter:
     """The router."""
     router, state = APIRouter(), _State(service)
-    router.get("/v1/models", response_model=None)(state.models)
-    router.get("/v1/models/{name}", response_model=None)(state.model)
-    router.get("/healthz", response_model=None)(state.healthz)
+    health = {200: HealthAnswer, 503: HealthAnswer}
+    listed, one = documented("List models", gives={200: ModelList}), documented("Show a model", gives={200: ModelCard}, errors=(404,))
+    router.get("/v1/models", response_model=None, openapi_extra=listed)(state.models)
+    router.get("/v1/models/{name}", response_model=None, openapi_extra=one)(state.model)
+    for path in ("/healthz", "/readyz"):
+        router.get(path, response_model=None, openapi_extra=documented("Tell health", gives=health, open=True))(state.ready)
+    alive = documented("Tell that the process answers", gives={200: Alive}, open=True)
+    router.get("/livez", response_model=None, openapi_extra=alive)(state.live)
     return router
 
 
@@ -41,7 +49,11 @@ class _State:
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self.service.created, "owned_by": "graft"}
 
-    async def healthz(self) -> Response:
+    async def live(self) -> Response:
+        """200, whatever became of models and corpora: who restarts processes asks here."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self) -> Response:
         """200 if every model answers and every corpus opens, else 503."""
         health = await self.service.health.check()
         return JSONResponse(health, 200 if health["status"] == "ok" else 503)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,29 @@ from tests.rag.serve.parts import Scripted
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What `rag serve` hands to uvicorn, which is not started."""
     import uvicorn
 
     given: dict[str, Any] = {}
+    loggers = [logging.getLogger(name) for name in (None, "graft", "uvicorn", "uvicorn.access")]
+    before = [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers]  # the command sets up its process's log
 
     def run(app: Any, **options: Any) -> None:
         given.update(options, app=app)
 
     monkeypatch.setattr(uvicorn, "run", run)
-    return given
+    yield given
+    for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 def test_a_corpus_is_served_and_retrieves_more_than_the_model_reads(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]) -> None:
     result = rag("serve", "--corpus", shelf, "-k", "1")
     assert (result.exit_code, result.stderr) == (0, "")
     assert (served["host"], served["port"]) == ("127.0.0.1", 8080)
-    http = TestClient(served["app"])
+    http = TestClient(served["app"], base_url="http://localhost")
     body = {"model": "graft", "messages": [{"role": "user", "content": "suit capsule minutes"}]}
     assert len(http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["graft"]["sources"]) == 1
     assert len(http.post("/v1/retrieve", json={"query": "suit capsule minutes", "k": 50}).json()["hits"]) == 2
@@ -49,14 +56,63 @@ def test_the_key_comes_from_the_environment(
 ) -> None:
     result = rag("serve", "--corpus", shelf, "--api-key-env", "NO_SUCH_KEY")
     assert (result.exit_code, "NO_SUCH_KEY" in result.stderr, served) == (2, True, {})
-    monkeypatch.setenv("MY_KEY", "secret-value")
+    monkeypatch.setenv("MY_KEY", "secret-value-that-is-long")
     result = rag("serve", "--corpus", shelf, "--api-key-env", "MY_KEY", "--host", "0.0.0.0")
     assert (result.exit_code, result.stderr) == (0, "")
     assert TestClient(served["app"]).get("/v1/models").status_code == 401
+    monkeypatch.setenv("MY_KEY", "password")
+    assert "short enough to be guessed" in rag("serve", "--corpus", shelf, "--api-key-env", "MY_KEY").stderr
 
 
-def test_an_open_address_without_a_key_is_warned_of(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]) -> None:
-    assert "warning: anyone who reaches 0.0.0.0:8080 may ask" in rag("serve", "--corpus", shelf, "--host", "0.0.0.0").stderr
+def test_keys_of_a_file_open_what_they_are_for(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    secret = rag("keys", "add", "web", "--file", file).stdout.strip()
+    assert rag("serve", "--corpus", shelf, "--keys", file, "--host", "0.0.0.0").exit_code == 0
+    http = TestClient(served["app"], headers={"Authorization": f"Bearer {secret}"})
+    assert [http.get(path).status_code for path in ("/v1/models", "/metrics", "/v1/documents")] == [200, 403, 403]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "rag.example.org"])
+def test_an_open_address_without_a_key_is_refused(host: str, rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]) -> None:
+    result = rag("serve", "--corpus", shelf, "--host", host)
+    assert (result.exit_code, served) == (2, {})
+    assert f"anyone who reaches {host}:8080 could ask" in result.stderr
+    assert "rag keys add" in result.stderr
+
+
+def test_only_this_machines_names_are_answered(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]) -> None:
+    assert rag("serve", "--corpus", shelf, "--allow-host", "rag.example.org").exit_code == 0
+    asked = {name: TestClient(served["app"], base_url=f"http://{name}").get("/v1/models").status_code for name in NAMES}
+    assert asked == {"localhost": 200, "127.0.0.1:8080": 200, "rag.example.org": 200, "evil.example.org": 421}
+
+
+NAMES = ("localhost", "127.0.0.1:8080", "rag.example.org", "evil.example.org")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("--allow-host", "http://x", "no name of a host"),
+        ("--allow-origin", "*", "no origin"),
+        ("--trust-proxy", "everyone", "trusted proxies"),
+        ("--rate", "0", "requests per minute"),
+        ("--keys", "nosuch.json", "nosuch.json"),
+    ],
+)
+def test_wrong_doors_are_refused_at_the_start(
+    option: str, value: str, named: str, rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any]
+) -> None:
+    result = rag("serve", "--corpus", shelf, option, value, *(("--rate", "5") if option == "--trust-proxy" else ()))
+    assert (result.exit_code, served) == (2, {})
+    assert named in result.stderr
+
+
+def test_adapters_of_a_registry_are_offered(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any], tmp_path: Path) -> None:
+    assert rag("serve", "--corpus", shelf, "--registry", tmp_path / "registry").exit_code == 0
+    http = TestClient(served["app"], base_url="http://localhost")
+    assert http.get("/v1/adapters").json() == {"object": "list", "data": []}
+    assert rag("serve", "--corpus", shelf).exit_code == 0
+    assert TestClient(served["app"], base_url="http://localhost").get("/v1/adapters").status_code == 404
 
 
 def test_what_to_serve_must_be_named_once(rag: Rag, shelf: Path, tmp_path: Path, served: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from rag.core.deadline import remaining
 from rag.core.errors import ModelUnavailable
 from rag.core.pipeline import Pipeline
-from rag.serve.app import Limits, create_app
+from rag.serve.app import create_app
+from rag.serve.settings import Limits
 from tests.rag.serve.parts import Scripted, pipeline
 
 CHAT: dict[str, Any] = {"model": "graft", "messages": [{"role": "user", "content": "How long may a suit be worn outside?"}]}

@@ -1,0 +1,119 @@
+"""Composition of adapters as a job: LoRAHub in a process of its own, and the result in the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from adapters.registry import Registry
+from adapters.registry.registry import check_name
+from rag.core.errors import AdapterError
+from rag.serve.errors import RequestError
+from rag.serve.jobs import Progress
+from rag.serve.openai_types import Strict
+
+_TOLD = 2_000
+"""Characters of the reason that a process which failed gave."""
+
+
+class Example(Strict):
+    """What is asked, and what should be answered."""
+
+    prompt: str = Field(min_length=1, max_length=20_000)
+    answer: str = Field(min_length=1, max_length=20_000)
+
+
+class ComposeRequest(Strict):
+    """``POST /v1/adapters/compose``: a new adapter ``name``, of those in ``adapters`` (or ``count`` that are chosen), by a few examples."""
+
+    name: str
+    examples: Annotated[list[Example], Field(min_length=1, max_length=100)]
+    adapters: Annotated[list[str] | None, Field(min_length=1, max_length=100)] = None
+    choose: Literal["random", "loss"] = "random"
+    count: Annotated[int, Field(ge=1, le=100)] = 20
+    evaluations: Annotated[int, Field(ge=2, le=1_000)] = 40
+
+
+@dataclass(frozen=True)
+class Compose:
+    """The work of the job. Its process has the base model of the adapters in memory, so that the server need not; a job that is cancelled
+    ends it, and nothing is added then."""
+
+    registry: Registry
+    asked: ComposeRequest
+
+    def check(self) -> None:
+        """Raise `RequestError` for a name that is not allowed or taken, and for adapters that are not there or of different bases."""
+        check_name(self.asked.name)
+        known = {entry.name: entry for entry in self.registry.entries() if entry.problem is None and entry.method == "LoRA"}
+        if self.asked.name in known:
+            raise RequestError(409, f"there is an adapter '{self.asked.name}' already; choose another name", code="name_taken")
+        names = self.asked.adapters or list(known)
+        missing = [name for name in names if name not in known]
+        if missing or not names:
+            there = ", ".join(known) or "none"
+            raise RequestError(400, f"adapters: there is no LoRA {', '.join(map(repr, missing))}; there are: {there}", code="invalid_value")
+        self._base(names)
+
+    async def __call__(self, progress: Progress) -> dict[str, Any]:
+        """Search, and add what was found. Raises `AdapterError` with the reason if the search failed."""
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="graft-compose-"))
+        try:
+            account = await self._searched(folder)
+            adapter = folder / "composed"
+            entry = await asyncio.to_thread(self.registry.add, adapter, self.asked.name)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+        progress.update(done=1)
+        told = ("start", "best", "evaluations", "weights")
+        return {"adapter": entry.name, **{name: account[name] for name in told}}
+
+    async def _searched(self, folder: Path) -> dict[str, Any]:
+        examples = folder / "examples.jsonl"
+        lines = [json.dumps(one.model_dump(), ensure_ascii=False) + "\n" for one in self.asked.examples]
+        await asyncio.to_thread(examples.write_text, "".join(lines), "utf-8")
+        process = await asyncio.create_subprocess_exec(
+            *self._command(folder, examples),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            said, complained = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            reason = complained.decode("utf-8", "replace").strip().removeprefix("error: ").replace(f"{self.registry.folder}{os.sep}", "")
+            raise AdapterError(reason[-_TOLD:] or "the search ended without a word")
+        account: dict[str, Any] = json.loads(said)
+        return account
+
+    def _command(self, folder: Path, examples: Path) -> list[str]:
+        asked = self.asked
+        command = [sys.executable, "-P", "-m", "rag.cli.main", "compose", str(examples), "--out", str(folder / "composed"), "--json"]
+        command += ["--registry", str(self.registry.folder), "--base", self._base(self._names()), "--evaluations", str(asked.evaluations)]
+        if asked.adapters is None:
+            return [*command, "--choose", asked.choose, "--count", str(asked.count)]
+        return [*command, *(part for name in asked.adapters for part in ("--adapter", name))]
+
+    def _names(self) -> list[str]:
+        return self.asked.adapters or [entry.name for entry in self.registry.entries() if entry.method == "LoRA"]
+
+    def _base(self, names: list[str]) -> str:
+        bases = sorted({entry.base for entry in self.registry.entries() if entry.name in names})
+        if len(bases) != 1 or not bases[0]:
+            told = ", ".join(base or "not told" for base in bases)
+            raise RequestError(400, f"adapters: their base models are {told}; adapters of one base are composed", code="invalid_value")
+        return bases[0]

@@ -1,0 +1,50 @@
+"""``POST /v1/embeddings``: OpenAI's embeddings in front of sentence encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from rag.serve.contract import documented
+from rag.serve.embedding_types import EmbeddingAnswer, EmbeddingRequest, answer
+from rag.serve.errors import RequestError, to_request_error
+from rag.serve.limits import read_body
+from rag.serve.openai_types import parse
+from rag.serve.waiting import GONE, GivenUp, disconnected, unless
+
+if TYPE_CHECKING:
+    from rag.core.protocols import Encoder
+
+
+def routes(encoders: Mapping[str, Encoder], *, seconds: float = 300.0) -> APIRouter:
+    """The router. ``encoders`` by the names that callers use; ``seconds`` is the longest that an answer may take."""
+    contract = documented("Turn texts into vectors", takes=EmbeddingRequest, gives={200: EmbeddingAnswer}, errors=(404, 500, 503, 504))
+    router = APIRouter()
+    router.post("/v1/embeddings", response_model=None, openapi_extra=contract)(_Embeddings(encoders, seconds).embed)
+    return router
+
+
+@dataclass(frozen=True)
+class _Embeddings:
+    encoders: Mapping[str, Encoder]
+    seconds: float
+
+    async def embed(self, request: Request) -> Response:
+        """A vector of length 1 for each text; see `rag.serve.embedding_types` for the limits."""
+        asked = parse(EmbeddingRequest, await read_body(request))
+        encoder = self.encoders.get(asked.model)
+        if encoder is None:
+            known = ", ".join(self.encoders) or "none"
+            raise RequestError(404, f"there is no embedding model '{asked.model}'; this server has: {known}", code="model_not_found")
+        try:
+            return JSONResponse(await unless(disconnected(request, self.seconds), answer(encoder, asked)))
+        except GivenUp as given:
+            if given.error is not None:
+                raise given.error from None
+            return Response(status_code=GONE)
+        except Exception as error:
+            raise to_request_error(error) from error
