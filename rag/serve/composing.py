@@ -16,7 +16,6 @@ from pydantic import Field
 
 from adapters.registry import Registry
 from adapters.registry.registry import check_name
-from rag.core.errors import AdapterError
 from rag.serve.errors import RequestError
 from rag.serve.jobs import Progress
 from rag.serve.openai_types import Strict
@@ -65,7 +64,7 @@ class Compose:
         self._base(names)
 
     async def __call__(self, progress: Progress) -> dict[str, Any]:
-        """Search, and add what was found. Raises `AdapterError` with the reason if the search failed."""
+        """Search, and add what was found. Raises `RequestError` with the reason if the search failed."""
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="graft-compose-"))
         try:
             account = await self._searched(folder)
@@ -96,7 +95,8 @@ class Compose:
                 await process.wait()
         if process.returncode:
             reason = complained.decode("utf-8", "replace").strip().removeprefix("error: ").replace(f"{self.registry.folder}{os.sep}", "")
-            raise AdapterError(reason[-_TOLD:] or "the search ended without a word")
+            message = f"the search failed: {reason[-_TOLD:] or 'it ended without a word'}"
+            raise RequestError(500, message, type="server_error", code="compose_failed")
         account: dict[str, Any] = json.loads(said)
         return account
 
@@ -112,8 +112,12 @@ class Compose:
         return self.asked.adapters or [entry.name for entry in self.registry.entries() if entry.method == "LoRA"]
 
     def _base(self, names: list[str]) -> str:
-        bases = sorted({entry.base for entry in self.registry.entries() if entry.name in names})
-        if len(bases) != 1 or not bases[0]:
-            told = ", ".join(base or "not told" for base in bases)
-            raise RequestError(400, f"adapters: their base models are {told}; adapters of one base are composed", code="invalid_value")
-        return bases[0]
+        """The name of the one model that all were made for."""
+        chosen = [entry for entry in self.registry.entries() if entry.name in names]
+        told = sorted({entry.base for entry in chosen if entry.base})
+        if len({entry.fingerprint for entry in chosen}) != 1:
+            message = f"adapters: they were made for different models ({', '.join(told) or 'not told which'}); those of one are composed"
+            raise RequestError(400, message, code="invalid_value")
+        if not told:
+            raise RequestError(400, "adapters: no card names the model that they were made for", code="invalid_value")
+        return told[0]
