@@ -2,9 +2,9 @@
 
     python -m benchmarks.serve [--model-url http://localhost:8000/v1]
 
-The pipeline is `Direct` on vLLM, and vLLM itself is asked what the pipeline sends it, in the same words. At each number of clients both take
-the same questions, in rounds that begin with either in turn; every round asks questions of its own, so that what the server still knows of a
-prompt helps neither. Times are medians over all answers, throughput is in tokens a second over the round.
+The pipeline is `Direct` on vLLM, and vLLM itself is asked what the pipeline would send it, in the same words. At each number of clients
+the two take turns, either first; no question comes twice, so that what the server still knows of a prompt helps neither. Times are medians
+over all answers, throughput is in tokens a second over a round.
 """
 
 from __future__ import annotations
