@@ -1,0 +1,1 @@
+"""graft's retrievers as components of other toolkits: one file each, importing that toolkit alone."""
