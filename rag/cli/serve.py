@@ -26,7 +26,9 @@ from rag.core.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from adapters.registry import Registry
+    from generators.models.supervisor import Supervisor
     from rag.core.pipeline import Pipeline
+    from rag.serve.adapters import Slots
     from rag.serve.settings import Doors, Uploads
 
 _DRAIN = 25
@@ -58,6 +60,16 @@ def serve(
     ] = False,
     registry: Annotated[
         Path | None, typer.Option(help="Folder of that registry. \\[default: yours]", show_default=False, rich_help_panel=_Asked)
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start the vLLM server too, and keep it running.", rich_help_panel=_Asked)] = False,
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Option of that server, one each time: max-model-len=4096, enforce-eager=true.", show_default=False, rich_help_panel=_Asked
+        ),
+    ] = None,
+    engine_log: Annotated[
+        Path | None, typer.Option(help="File for that server's output. \\[default: temporary]", show_default=False, rich_help_panel=_Asked)
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="The vLLM server's --max-loras.", rich_help_panel=_Asked)] = 1,
     max_rank: Annotated[int, typer.Option(min=1, help="The vLLM server's --max-lora-rank.", rich_help_panel=_Asked)] = 16,
@@ -103,6 +115,13 @@ def serve(
     except ImportError as error:
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
     doors = _doors(host, port, keys, api_key_env, allow_host or [], allow_origin or [], trust_proxy or [], rate)
+    worn = Slots(slots, max_rank)
+    supervisor = None
+    if start or engine_option or engine_log is not None:
+        _check_start(start, engine, url, pipeline)
+        offered = worn if adapters or registry is not None else None
+        supervisor = _supervisor(model or "smollm2", offered, engine_option or [], engine_log, model_key_env)
+        url = supervisor.url
     if pipeline is not None:
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
@@ -117,7 +136,8 @@ def serve(
         retriever=search,
         uploads=_uploads(pipe) if uploads else None,
         adapters=_registry(registry) if adapters or registry is not None else None,
-        slots=Slots(slots, max_rank),
+        engine=supervisor,
+        slots=worn,
         limits=Limits(running, waiting, timeout, _DRAIN),
         doors=doors,
     )
@@ -134,6 +154,21 @@ def serve(
         server_header=False,
         h11_max_incomplete_event_size=65_536,
     )
+
+
+def _check_start(start: bool, engine: str | None, url: str | None, pipeline: Path | None) -> None:
+    if not start:
+        raise ConfigError("--engine-option and --engine-log belong to the server that --start starts; add --start")
+    if engine != "vllm" or url is not None or pipeline is not None:
+        raise ConfigError("--start runs a vLLM server for --corpus: add --engine vllm, and leave --url and the pipeline file out")
+
+
+def _supervisor(model: str, worn: Slots | None, options: list[str], log: Path | None, key_env: str | None) -> Supervisor:
+    from generators.models.supervisor import Supervisor
+    from rag.serve.engine import engine_options
+
+    flags = {} if worn is None else {"max-loras": worn.number, "max-lora-rank": worn.max_rank}
+    return Supervisor(model, adapters=worn is not None, options={**flags, **engine_options(options)}, log=log, api_key_env=key_env)
 
 
 def _doors(

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from rag.core.errors import InputError
+from rag.core.errors import InputError, ModelUnavailable
 from rag.core.pipeline import Pipeline
 from rag.core.protocols import Retriever
 from rag.serve.adapters import SEPARATOR, Adapters, Slots
@@ -37,14 +38,16 @@ from rag.serve.observe.requests import Observed
 from rag.serve.observe.spans import Tracing
 from rag.serve.rerank_types import rankers_of
 from rag.serve.routes import adapters as adapter_routes
-from rag.serve.routes import chat, completions, documents, embeddings, rerank, retrieve, state
+from rag.serve.routes import chat, completions, documents, embeddings, playground, rerank, retrieve, state
 from rag.serve.routes import jobs as job_routes
 from rag.serve.routes import metrics as metric_routes
+from rag.serve.routes import pipelines as pipeline_routes
 from rag.serve.service import Service
 from rag.serve.settings import Doors, Limits, Uploads
 
 if TYPE_CHECKING:
     from adapters.registry import Registry
+    from generators.models.supervisor import Supervisor
 
 
 def create_app(
@@ -52,6 +55,7 @@ def create_app(
     *,
     retriever: Retriever | None = None,
     uploads: Uploads | None = None,
+    engine: Supervisor | None = None,
     adapters: Registry | None = None,
     slots: Slots = Slots(),
     limits: Limits = Limits(),
@@ -61,9 +65,9 @@ def create_app(
     """An ASGI application that serves ``pipeline`` under the model name "graft", or several under their own names.
 
     ``retriever`` answers ``/v1/retrieve``; if None, the first pipeline's own retriever does. ``uploads``: callers may change the documents
-    of a corpus. ``adapters`` are offered as models "pipeline:adapter"; ``slots`` tells what the vLLM server allows of them.
-    ``trace_content``: traces, where they are on, hold questions and answers. Raises `InputError` for an empty key, no pipeline or a name
-    with ":", and `GraphError` if a pipeline is not complete.
+    of a corpus. ``engine`` is started and ended with the server. ``adapters`` are offered as models "pipeline:adapter"; ``slots`` tells what
+    the vLLM server allows of them. ``trace_content``: traces, where they are on, hold questions and answers. Raises `InputError` for an
+    empty key, no pipeline or a name with ":", and `GraphError` if a pipeline is not complete.
     """
     pipelines = _named(pipeline)
     admission = Admission(limits.running, limits.waiting)
@@ -71,7 +75,7 @@ def create_app(
     service = Service(
         pipelines,
         retriever or retriever_of(next(iter(pipelines.values()))),
-        Health(pipelines),
+        Health(pipelines, engine),
         Asking(admission, Breaker, limits.seconds, limits.drain),
         worn,
     )
@@ -80,15 +84,21 @@ def create_app(
     metrics = Metrics({name: one.nodes for name, one in pipelines.items()})
     metrics.watch_queue(running=lambda: admission.running, waiting=lambda: admission.waiting, refused=lambda: admission.refused)
     metrics.watch_jobs(lambda: Counter((job.kind, job.status) for job in jobs.all()))
+    if engine is not None:
+        metrics.watch_engine(lambda: engine.restarts, lambda: engine.state)
     tracing = Tracing.from_environment(pipelines, content=trace_content)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         """Models and indices load while the first health checks already answer (503 until they are there)."""
-        warming = asyncio.create_task(service.health.warm(service.retriever))
+        if engine is not None:
+            await engine.start()
+        warming = asyncio.create_task(_warm(service, engine))
         yield
         warming.cancel()
         await jobs.close()
+        if engine is not None:
+            await engine.stop()
         if desk is not None:
             await asyncio.to_thread(desk.close)
         if tracing is not None:
@@ -96,7 +106,7 @@ def create_app(
 
     app = FastAPI(title="graft", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     encoders = encoders_of(pipelines.values())
-    routers = [group.routes(service) for group in (chat, completions, retrieve, state)]
+    routers = [playground.routes(), *(group.routes(service) for group in (chat, completions, retrieve, state, pipeline_routes))]
     routers += [embeddings.routes(encoders, seconds=limits.seconds), metric_routes.routes(metrics)]
     routers.append(rerank.routes(rankers_of(reranks_of(pipelines.values()), encoders), seconds=limits.seconds))
     if desk is not None:
@@ -113,6 +123,13 @@ def create_app(
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     return app
+
+
+async def _warm(service: Service, engine: Supervisor | None) -> None:
+    if engine is not None:
+        with suppress(ModelUnavailable):  # it is told in the log, and by the health check
+            await engine.ready()
+    await service.health.warm(service.retriever)
 
 
 def _named(pipeline: Pipeline | Mapping[str, Pipeline]) -> dict[str, Pipeline]:
@@ -161,4 +178,11 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "http_error")
     message = f"{request.method} {request.url.path}: {detail}" if status in (404, 405) else str(detail)
-    return JSONResponse(RequestError(status, message, code=code).body(), status)
+    headers = {"Allow": ", ".join(sorted(_methods(request)))} if status == 405 else None
+    return JSONResponse(RequestError(status, message, code=code).body(), status, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """What this path may be asked with. Starlette's own header names the methods of one route, and a path may have several."""
+    found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in found for method in getattr(route, "methods", None) or ()}

@@ -12,6 +12,7 @@ from rag.core.errors import GraftError, MissingCapability
 from rag.serve.inspection import corpora_of, models_of
 
 if TYPE_CHECKING:
+    from generators.models.supervisor import Supervisor
     from rag.core.pipeline import Pipeline
     from rag.core.protocols import LanguageModel, Retriever
 
@@ -23,9 +24,11 @@ FRESH_SECONDS = 2.0
 
 
 class Health:
-    """Asks every model to count the tokens of one word, and every corpus for its size."""
+    """Asks every model to count the tokens of one word, and every corpus for its size. ``engine``: the model server that we run ourselves;
+    while it is not ready, nobody is asked."""
 
-    def __init__(self, pipelines: dict[str, Pipeline]) -> None:
+    def __init__(self, pipelines: dict[str, Pipeline], engine: Supervisor | None = None) -> None:
+        self._engine = engine
         self._models = list({id(m): m for p in pipelines.values() for m in models_of(p)}.values())
         self._corpora = list({id(c): c for p in pipelines.values() for c in corpora_of(p)}.values())
         self._lock = asyncio.Lock()
@@ -42,6 +45,10 @@ class Health:
 
     async def check(self) -> dict[str, Any]:
         """``{"status": "ok" | "unavailable", "passages", "models"}``; the reasons are in the log, not here."""
+        if self._engine is not None and self._engine.state != "ready":
+            self._known = None
+            models = [{"type": type(model).__name__, "status": "unavailable"} for model in self._models]
+            return {"status": "unavailable", "passages": 0, "models": models, "engine": self._engine.state}
         async with self._lock:
             if self._known is None or time.monotonic() - self._known[0] > FRESH_SECONDS:
                 models = await asyncio.gather(*(self._model(model) for model in self._models))

@@ -106,10 +106,61 @@ class ToolStep(BaseModel):
     error: str
 
 
-class Step(BaseModel):
-    """graft's own part of a chunk without text."""
+class NodeStartedStep(BaseModel):
+    """A node of the graph began."""
 
-    event: Union[RetrievedStep, ToolStep]
+    type: Literal["node_started"]
+    node: str
+
+
+class NodeFinishedStep(BaseModel):
+    """A node of the graph ended. ``error``: the kind of the error with which it did."""
+
+    type: Literal["node_finished"]
+    node: str
+    seconds: Annotated[float, Field(ge=0)]
+    error: str = ABSENT
+
+
+TokenPair = Annotated[list[Union[str, float]], Field(min_length=2, max_length=2)]
+"""A token's text and its probability in [0, 1]."""
+
+
+class TokensStep(BaseModel):
+    """The tokens of the text before this, each with the probability that the model gave it."""
+
+    type: Literal["tokens"]
+    tokens: list[TokenPair]
+
+
+class DoubtedStep(BaseModel):
+    """A sentence written ahead holds tokens of a probability below ``theta`` (``weak``), so the pipeline searches for ``queries``."""
+
+    type: Literal["doubted"]
+    sentence: str
+    weak: list[TokenPair]
+    theta: float
+    queries: list[str]
+
+
+class JudgedStep(BaseModel):
+    """What the model thinks of a segment that it wrote from the passage ``source`` (an id; "" for none)."""
+
+    type: Literal["judged"]
+    text: str
+    source: str
+    score: float
+    relevance: float
+    support: float
+    utility: float
+    likelihood: float
+    dropped: bool
+
+
+class Step(BaseModel):
+    """graft's own part of a chunk without text. All kinds but the first two only where the request's ``graft.events`` asks for them."""
+
+    event: Union[RetrievedStep, ToolStep, NodeStartedStep, NodeFinishedStep, TokensStep, DoubtedStep, JudgedStep]
 
 
 class AssistantMessage(BaseModel):
@@ -227,6 +278,55 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
+class NodeCard(BaseModel):
+    """A node of a graph, and the name of its component."""
+
+    name: str
+    type: str
+
+
+class EdgeCard(BaseModel):
+    """``source.output`` into ``target.port``. ``call``: as a function; ``loop``: how often the edge may be followed in one run."""
+
+    source: str
+    output: str
+    target: str
+    port: str
+    call: bool
+    loop: Annotated[int, Field(ge=1)] | None
+
+
+class Drawing(BaseModel):
+    """A graph and its pictures. ``problem``: what keeps it from running."""
+
+    object: Literal["drawing"]
+    nodes: list[NodeCard]
+    edges: list[EdgeCard]
+    mermaid: str
+    svg: str
+    problem: str | None
+
+
+class PipelineCard(BaseModel):
+    """A pipeline that is served. ``yaml`` is null where ``note`` says why."""
+
+    id: str
+    object: Literal["pipeline"]
+    nodes: list[NodeCard]
+    edges: list[EdgeCard]
+    mermaid: str
+    svg: str
+    yaml: str | None
+    note: str | None
+
+
+class PipelineList(BaseModel):
+    """All pipelines, in the order in which they are served."""
+
+    object: Literal["list"]
+    data: list[PipelineCard]
+
+
 class RetrieveAnswer(BaseModel):
     """Passages, best first."""
 
@@ -243,11 +343,12 @@ class ModelHealth(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """Whether the server can answer."""
+    """Whether the server can answer. ``engine``: what the model server that it runs itself is about, while that is not ready."""
 
     status: Literal["ok", "unavailable"]
     passages: Whole
     models: list[ModelHealth]
+    engine: Literal["starting", "restarting", "failed", "stopped"] = ABSENT
 
 
 class Alive(BaseModel):

@@ -73,6 +73,10 @@ class Metrics:
         """Whom a scrape asks about the queue: questions being answered, in the queue, and sent away so far."""
         self._watched.queue = (running, waiting, refused)
 
+    def watch_engine(self, restarts: Callable[[], float], state: Callable[[], str]) -> None:
+        """Whom a scrape asks about the model server that we run ourselves."""
+        self._watched.engine = (restarts, state)
+
     def watch_jobs(self, jobs: Jobs) -> None:
         """Whom a scrape asks about jobs. Kinds and statuses must be names from the code, never from a caller."""
         self._watched.jobs = jobs
@@ -155,6 +159,7 @@ class _Watched(Collector):
         self._metrics = metrics
         self.queue: tuple[Callable[[], float], Callable[[], float], Callable[[], float]] | None = None
         self.jobs: Jobs | None = None
+        self.engine: tuple[Callable[[], float], Callable[[], str]] | None = None
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering asks nobody yet."""
@@ -163,7 +168,7 @@ class _Watched(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families. Whoever cannot answer is left out, and the log says so: a scrape never fails for it."""
         yield _gauge("http_requests_in_flight", "HTTP requests that are being answered", self._metrics.in_flight)
-        for family in (self._queue, self._jobs):
+        for family in (self._queue, self._jobs, self._engine):
             try:
                 yield from list(family())
             except Exception:
@@ -183,6 +188,11 @@ class _Watched(Collector):
             for labels, number in self.jobs().items():
                 family.add_metric(labels, number)
             yield family
+
+    def _engine(self) -> Iterator[Metric]:
+        if self.engine is not None:
+            yield CounterMetricFamily("graft_engine_restarts", "Times the model server was started anew", value=self.engine[0]())
+            yield _gauge("engine_ready", "Whether the model server that is run here is ready", float(self.engine[1]() == "ready"))
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -107,6 +107,46 @@ def test_wrong_doors_are_refused_at_the_start(
     assert named in result.stderr
 
 
+def test_a_model_server_is_started_with_the_options_that_are_given(
+    rag: Rag, shelf: Path, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Any, dict[str, Any]]] = []
+
+    class Engine:
+        url, state, restarts = "http://127.0.0.1:7/v1", "starting", 0
+
+        def __init__(self, model: str, **options: Any) -> None:
+            made.append((model, options))
+
+    monkeypatch.setattr("generators.models.supervisor.Supervisor", Engine)
+    given = ("--engine", "vllm", "--start", "--engine-option", "max-model-len=2048", "--engine-option", "enforce-eager=true", "--adapters")
+    assert rag("serve", "--corpus", shelf, *given, "--slots", "2").exit_code == 0
+    ((model, options),) = made
+    flags = {"max-loras": 2, "max-lora-rank": 16, "max-model-len": "2048", "enforce-eager": True}
+    assert (model, options) == ("smollm2", {"adapters": True, "options": flags, "log": None, "api_key_env": None})
+    reply = TestClient(served["app"], base_url="http://localhost").get("/readyz")
+    assert (reply.status_code, reply.json()["engine"]) == (503, "starting")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--engine-option", "a=1"),
+        ("--engine-log", "x.log"),
+        ("--start",),
+        ("--start", "--engine", "local"),
+        ("--start", "--engine", "vllm", "--url", "http://localhost:1/v1"),
+        ("--start", "--engine", "vllm", "--engine-option", "max-model-len"),
+        ("--start", "--engine", "vllm", "--engine-option", "host=0.0.0.0"),
+    ],
+)
+def test_options_of_a_model_server_that_do_not_fit_are_refused(
+    options: tuple[str, ...], rag: Rag, shelf: Path, served: dict[str, Any]
+) -> None:
+    result = rag("serve", "--corpus", shelf, *options)
+    assert (result.exit_code, served) == (2, {})
+
+
 def test_adapters_of_a_registry_are_offered(rag: Rag, shelf: Path, model: Scripted, served: dict[str, Any], tmp_path: Path) -> None:
     assert rag("serve", "--corpus", shelf, "--registry", tmp_path / "registry").exit_code == 0
     http = TestClient(served["app"], base_url="http://localhost")

@@ -1,0 +1,56 @@
+"""The server against requests made up from its own OpenAPI document: valid ones, and ones that are wrong in some way.
+
+``GRAFT_FUZZ=300 pytest tests/rag/serve/test_fuzz.py`` sends so many to each operation instead of a few.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+schemathesis = pytest.importorskip("schemathesis")
+
+from hypothesis import HealthCheck, Phase, settings  # noqa: E402
+from schemathesis.specs.openapi import checks  # noqa: E402
+
+from adapters.registry import Registry  # noqa: E402
+from rag.serve.app import create_app  # noqa: E402
+from rag.serve.settings import Uploads  # noqa: E402
+from retrievers.corpus import Corpus  # noqa: E402
+from tests.rag.serve.parts import listening, pipeline  # noqa: E402
+
+EXAMPLES = int(os.environ.get("GRAFT_FUZZ", "5"))
+# A schema cannot say all that is checked (a question that is not blank), and what is too large is 413, not 400.
+BEYOND_THE_SCHEMA = [checks.positive_data_acceptance, checks.negative_data_rejection]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real server with everything that a server may have, over a scripted model."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    corpus = Corpus.create(folder / "corpus", encoder=None)
+    app = create_app(pipeline(), uploads=Uploads(corpus, folder / "spool"), adapters=Registry(folder / "registry"))
+    with listening(app) as address:
+        yield schemathesis.openapi.from_url(f"{address}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("api")
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_breaks_the_server_and_every_answer_is_as_documented(case: Any) -> None:
+    reply = case.call(timeout=30)
+    case.validate_response(reply, excluded_checks=BEYOND_THE_SCHEMA)
+    if reply.status_code >= 400:
+        assert set(reply.json()) == {"error"}
+        assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
