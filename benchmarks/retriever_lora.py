@@ -196,7 +196,7 @@ def options() -> argparse.Namespace:
     arguments.add_argument("--max-tokens", type=int, default=128, help="of a claim or an abstract in training")
     arguments.add_argument("--rank", type=int, default=16, help="of the LoRA")
     arguments.add_argument("--targets", default="all", help="layers that it changes: attention or all")
-    arguments.add_argument("--negatives", type=int, nargs="+", default=[0, 1], help="numbers of mined negatives of a claim to choose among")
+    arguments.add_argument("--negatives", type=int, nargs="+", default=[1], help="numbers of mined negatives of a claim to choose among")
     arguments.add_argument("--share", type=float, default=0.95, help="a negative scores below this share of the positive's score")
     arguments.add_argument("--held-out", type=float, default=0.15, help="share of the cited abstracts kept to choose the rate")
     arguments.add_argument("--limit", type=int, help="only so many claims of the test, four times as many of training, and few abstracts")

@@ -24,7 +24,7 @@ from generators.sentences import beyond_first_sentence
 from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
-from rag.core.trace import count, note
+from rag.core.trace import Doubted, TokensWritten, count, emit, listening, note
 from rag.core.types import Answer, Filter, Hit, Sampling
 from retrievers.prompting import Language, check_language, check_positive, check_question, prompt_language
 
@@ -111,6 +111,7 @@ class Flare:
             sentence = await self._next(draft, documents)
             if self._doubted(sentence, sure):
                 queries = await self._queries(sentence, draft.text, question, language)
+                self._tell(sentence, queries)
                 found = interleave(await together(map(search, queries)), self.k)
                 if found and (shown := await draft.show(append(always, found, len(always) + self.k))):
                     count(triggered=1)
@@ -156,12 +157,19 @@ class Flare:
         whole = masked(sentence.pieces, 0.0, self.max_query_tokens)
         return [text for text in texts if text.endswith(("?", "？"))] or ([whole] if re.search(r"\w", whole) else [])
 
+    def _tell(self, sentence: Sentence, queries: Sequence[str]) -> None:
+        if listening():
+            weak = tuple((piece.text, piece.probability) for piece in sentence.pieces if piece.probability < self.theta)
+            emit(Doubted(sentence.text.strip(), weak, self.theta, tuple(queries)))
+
     def _accept(self, draft: Draft, sentence: Sentence) -> None:
         if sentence.last:
             draft.end()
         if sentence.text:
             count(sentences=1)
             draft.accept(sentence.text, max(1, len(sentence.tokens)), sentence.tokens)
+            if listening() and sentence.pieces:
+                emit(TokensWritten(tuple((piece.text, piece.probability) for piece in sentence.pieces)))
 
 
 def _number(value: Any) -> bool:

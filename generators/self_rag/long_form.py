@@ -14,7 +14,7 @@ from generators.self_rag.scores import Segment
 from generators.self_rag.writer import SegmentWriter
 from generators.write import count_confidence
 from rag.core.protocols import Retriever
-from rag.core.trace import TextDelta, count, emit, note
+from rag.core.trace import TextDelta, TokensWritten, count, emit, listening, note
 from rag.core.types import Answer, Citation, Filter, Hit
 
 SUPPORTED = 0.5
@@ -75,7 +75,7 @@ class LongForm:
                     sources.setdefault(hit.passage.id, hit)
             # Stable: of equal paths, the one from the better passage stays.
             paths = sorted(children, key=lambda path: (path.score, path.total), reverse=True)[: self._beam]
-            _tell(told, _pieces(_shared(paths), sources))
+            _tell(told, _shared(paths), sources)
             if all(path.ended for path in paths):
                 break
         best = paths[0]
@@ -107,7 +107,7 @@ class LongForm:
 
     def _finished(self, best: Path, told: list[str], sources: Mapping[str, Hit]) -> Answer:
         pieces = _pieces(best.segments, sources)
-        _tell(told, pieces)
+        _tell(told, best.segments, sources)
         notes = [best.remark] if best.remark else []
         if not best.ended:
             notes.append(f"the answer was stopped after depth={self._depth} segments")
@@ -144,10 +144,13 @@ def _number(hit: Hit, sources: Mapping[str, Hit]) -> int:
     return list(sources).index(hit.passage.id) + 1
 
 
-def _tell(told: list[str], pieces: Sequence[str]) -> None:
-    """Emit those of ``pieces`` that have not been ``told``."""
-    for piece in pieces[len(told) :]:
+def _tell(told: list[str], segments: Sequence[Segment], sources: Mapping[str, Hit]) -> None:
+    """Emit those of ``segments`` that have not been ``told``, as the user reads them."""
+    pieces = _pieces(segments, sources)
+    for segment, piece in list(zip(segments, pieces, strict=True))[len(told) :]:
         emit(TextDelta(piece))
+        if listening() and segment.tokens:
+            emit(TokensWritten.of(segment.tokens))
         told.append(piece)
 
 

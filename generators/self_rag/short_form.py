@@ -13,7 +13,7 @@ from generators.self_rag.scores import Segment
 from generators.self_rag.writer import SegmentWriter
 from generators.write import count_confidence
 from rag.core.protocols import Retriever
-from rag.core.trace import TextDelta, emit, note
+from rag.core.trace import TextDelta, TokensWritten, emit, listening, note
 from rag.core.types import Answer, Filter, Hit
 from retrievers.prompting import as_data
 
@@ -52,6 +52,8 @@ class ShortForm:
         best = max(in_play, key=lambda pair: pair[1])[0]
         text = best.text.strip() if winner is None else winner
         emit(TextDelta(text))
+        if listening() and best.tokens and winner is None:
+            emit(TokensWritten.of(best.tokens))
         count_confidence(best.tokens)
         return Answer(text, sources=tuple(hits), notes=tuple(self._remarks(best, winner, hits)))
 

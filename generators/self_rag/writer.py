@@ -12,7 +12,7 @@ from generators.self_rag.vocabulary import Vocabulary
 from generators.write import most_that_fit
 from rag.core.errors import PromptTooLong
 from rag.core.protocols import LanguageModel
-from rag.core.trace import count, note
+from rag.core.trace import Judged, count, emit, listening, note
 from rag.core.types import Hit
 
 Mode = Literal["adaptive", "always", "never"]
@@ -84,7 +84,11 @@ class SegmentWriter:
 
     def _tell(self, segment: Segment) -> None:
         source = f"'{segment.hit.passage.id}'" if segment.hit else "no passage"
+        unsupported = self.hard_constraints and segment.contradicted and segment.hit is not None
         dropped = "; dropped: no support" if self.hard_constraints and segment.contradicted else ""
+        if listening():
+            judgements = (segment.relevance, segment.support, segment.utility, segment.likelihood)
+            emit(Judged(segment.text, segment.hit.passage.id if segment.hit else "", self.score(segment), *judgements, unsupported))
         note(
             f"segment from {source}: score {self.score(segment):.3f}, ISREL {segment.relevance:.3f}, ISSUP {segment.support:.3f},"
             f" ISUSE {segment.utility:.3f}, likelihood {segment.likelihood:.3f}{dropped}"

@@ -6,14 +6,15 @@ through context variables, which follow tasks and worker threads.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from rag.core.types import Hit
+from rag.core.types import Hit, Token
 
 
 @dataclass(slots=True)
@@ -93,6 +94,49 @@ class ToolCalled:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensWritten:
+    """The tokens of the text that was just emitted, in order, each with the probability in [0, 1] that the model gave it.
+
+    A method may tidy the text: the tokens need not join to it.
+    """
+
+    tokens: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, tokens: Iterable[Token]) -> TokensWritten:
+        """Without the tokens that complete no character."""
+        return cls(tuple((token.text, math.exp(min(0.0, token.logprob))) for token in tokens if token.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """A sentence that a method wrote ahead and does not trust: ``weak`` are its tokens of a probability below ``theta``, ``queries`` what
+    it searches for before it writes the sentence again."""
+
+    sentence: str
+    weak: tuple[tuple[str, float], ...]
+    theta: float
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model thinks of a segment that it wrote from the passage ``source`` (an id; "" for none), and what that makes it worth.
+
+    ``relevance``, ``support`` and ``likelihood`` lie in [0, 1], ``utility`` in [-1, 1]. ``dropped``: it cannot become part of the answer.
+    """
+
+    text: str
+    source: str
+    score: float
+    relevance: float
+    support: float
+    utility: float
+    likelihood: float
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStarted:
     """A node began."""
 
@@ -107,7 +151,7 @@ class NodeFinished:
     span: Span
 
 
-Event = Union[TextDelta, Retrieved, ToolCalled, NodeStarted, NodeFinished]
+Event = Union[TextDelta, TokensWritten, Retrieved, Doubted, Judged, ToolCalled, NodeStarted, NodeFinished]
 
 current_span: ContextVar[Span | None] = ContextVar("graft_span", default=None)
 _sink: ContextVar[Callable[[Any], object] | None] = ContextVar("graft_sink", default=None)
@@ -139,7 +183,7 @@ def listener(sink: Callable[[Any], object] | None) -> Iterator[None]:
 def undertone() -> Iterator[None]:
     """Hold back the text of everything inside: it goes to a later node and is not the answer. Other events pass."""
     sink = _sink.get()
-    with listener(sink and (lambda event: None if isinstance(event, TextDelta) else sink(event))):
+    with listener(sink and (lambda event: None if isinstance(event, (TextDelta, TokensWritten)) else sink(event))):
         yield
 
 

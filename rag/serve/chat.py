@@ -12,17 +12,18 @@ from typing import Any, Protocol
 from rag.core.engine import Run
 from rag.core.trace import Span, TextDelta
 from rag.core.types import Answer
-from rag.serve.describe import as_answer, describe_answer, describe_event
+from rag.serve.describe import as_answer, describe_answer, describe_detail, describe_event
 from rag.serve.errors import to_request_error
 from rag.serve.waiting import GivenUp, Limited
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What all chunks of one answer share."""
+    """What all chunks of one answer share. ``events``: the stream also tells of nodes, probabilities and judgements."""
 
     model: str
     remarks: list[str]
+    events: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -39,8 +40,8 @@ class Completion:
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def step(self, event: object) -> dict[str, Any] | None:
-        """A chunk without text that tells of a retrieval or a tool call; None for what a client need not hear."""
-        described = describe_event(event)
+        """A chunk without text that tells of a step (with ``events``, of every one); None for what a client need not hear."""
+        described = describe_event(event) or (describe_detail(event) if self.events else None)
         return described and {**self.chunk({}), "graft": {"event": described}}
 
     def last(self, answer: Answer, revised: bool) -> dict[str, Any]:

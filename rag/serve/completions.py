@@ -21,9 +21,9 @@ class TextCompletion:
     told: chat.Completion
 
     @classmethod
-    def of(cls, model: str, remarks: list[str]) -> TextCompletion:
-        """What all chunks of one answer share."""
-        return cls(chat.Completion(model, remarks, id=f"cmpl-{uuid.uuid4().hex}"))
+    def of(cls, model: str, remarks: list[str], events: bool = False) -> TextCompletion:
+        """What all chunks of one answer share. ``events`` as in `rag.serve.chat.Completion`."""
+        return cls(chat.Completion(model, remarks, events, id=f"cmpl-{uuid.uuid4().hex}"))
 
     def whole(self, run: Run) -> dict[str, Any]:
         """The answer in one piece. Raises the run's error."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from rag.core.trace import Retrieved, ToolCalled
+from rag.core.trace import Doubted, Judged, NodeFinished, NodeStarted, Retrieved, TokensWritten, ToolCalled
 from rag.core.types import Answer, Citation, Hit
 
 
@@ -56,6 +57,29 @@ def describe_event(event: object) -> dict[str, Any] | None:
     if isinstance(event, ToolCalled):
         return {"type": "tool_called", "tool": event.tool, "input": event.input, "output": event.output, "error": event.error}
     return None
+
+
+def describe_detail(event: object) -> dict[str, Any] | None:
+    """What only someone who watches the pipeline at work wants to hear; None for other events. Of a node's error, only its kind: the rest
+    may name paths and addresses of this machine."""
+    if isinstance(event, NodeStarted):
+        return {"type": "node_started", "node": event.node}
+    if isinstance(event, NodeFinished):
+        failed = {"error": event.span.error.partition(":")[0]} if event.span.error else {}
+        return {"type": "node_finished", "node": event.node, "seconds": round(event.span.seconds, 6), **failed}
+    if isinstance(event, TokensWritten):
+        return {"type": "tokens", "tokens": _with_probabilities(event.tokens)}
+    if isinstance(event, Doubted):
+        weak = _with_probabilities(event.weak)
+        return {"type": "doubted", "sentence": event.sentence, "weak": weak, "theta": event.theta, "queries": list(event.queries)}
+    if isinstance(event, Judged):
+        numbers = {name: round(getattr(event, name), 4) for name in ("score", "relevance", "support", "utility", "likelihood")}
+        return {"type": "judged", "text": event.text, "source": event.source, **numbers, "dropped": event.dropped}
+    return None
+
+
+def _with_probabilities(tokens: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    return [(text, round(probability, 4)) for text, probability in tokens]
 
 
 def as_answer(value: object) -> Answer:

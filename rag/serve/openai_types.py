@@ -95,10 +95,12 @@ class StreamOptions(Strict):
 
 
 class GraftOptions(Strict):
-    """graft's own field: ``filter`` is a condition on the passages' metadata, ``timeout`` the seconds that the caller waits at most."""
+    """graft's own field: ``filter`` is a condition on the passages' metadata, ``timeout`` the seconds that the caller waits at most.
+    ``events``: a stream also tells of nodes, of the tokens' probabilities and of what the method thinks of its own text."""
 
     filter: _Filter = None
     timeout: Annotated[float | None, Field(gt=0, le=86_400)] = None
+    events: bool = False
 
 
 class ChatRequest(Strict):

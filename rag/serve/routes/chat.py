@@ -38,8 +38,11 @@ class _Chat:
         asked = parse(ChatRequest, await read_body(request))
         text = asked.question()
         question = Question(asked.model, self.service.pipeline(asked.model), text, *options(asked.graft))
-        completion = Completion(asked.model, asked.remarks())
+        events = asked.graft is not None and asked.graft.events
         if not asked.stream:
-            return await self.service.asking.whole(request, question, lambda run: JSONResponse(completion.whole(run)))
+            remarks = [*asked.remarks(), *(["not followed: graft.events (only a stream tells of steps)"] if events else [])]
+            whole = Completion(asked.model, remarks)
+            return await self.service.asking.whole(request, question, lambda run: JSONResponse(whole.whole(run)))
+        completion = Completion(asked.model, asked.remarks(), events)
         usage = asked.stream_options is not None and asked.stream_options.include_usage
-        return await self.service.asking.streamed(request, question, lambda first, events: stream(completion, first, events, usage))
+        return await self.service.asking.streamed(request, question, lambda first, others: stream(completion, first, others, usage))

@@ -11,7 +11,7 @@ from generators.direct import Direct
 from generators.flare.flare import Flare
 from rag.core.errors import CorpusDamaged, InputError, MissingCapability
 from rag.core.registry import configuration
-from rag.core.trace import Retrieved, TextDelta, listener, span
+from rag.core.trace import Doubted, Retrieved, TextDelta, TokensWritten, listener, span, undertone
 from rag.core.types import Hit, Passage
 from tests.generators.conftest import ScriptedModel, ScriptedRetriever, prompt_text
 from tests.generators.flare.conftest import CONTINUES, Library, Reciter, Storyteller, begun_text, user_turn
@@ -65,6 +65,22 @@ def test_an_unsure_sentence_is_searched_for_and_written_again():
     assert [event.query for event in heard if isinstance(event, Retrieved)] == library.queries
     assert any("'She was born in 1815.': the lowest probability is that of ' 1815.', 0.3, below theta=0.8" in n for n in seen.notes)
     assert any("searches for 'She was born in'" in note for note in seen.notes)
+
+
+def test_whoever_listens_hears_the_doubt_before_the_search_and_the_probabilities_after_the_text():
+    _, _, heard, _ = run(Flare(told({" 1815.": 0.3})))
+    assert [type(event) for event in heard[-6:]] == [Doubted, Retrieved, TextDelta, TokensWritten, TextDelta, TokensWritten]
+    assert heard[-6] == Doubted("She was born in 1815.", ((" 1815.", pytest.approx(0.3)),), 0.8, ("She was born in",))
+    written = [event.tokens for event in heard if isinstance(event, TokensWritten)]
+    assert ["".join(text for text, _ in tokens) for tokens in written] == deltas(heard)
+    assert all(0.99 < probability <= 1 for tokens in written for _, probability in tokens)
+
+
+def test_probabilities_of_a_text_that_is_not_the_answer_are_not_told():
+    heard = []
+    with listener(heard.append), undertone():
+        asyncio.run(Flare(told({" 1815.": 0.3})).run(QUESTION, Library()))
+    assert {type(event) for event in heard} == {Doubted, Retrieved}
 
 
 def test_the_look_ahead_is_without_documents_and_the_second_writing_with_them():

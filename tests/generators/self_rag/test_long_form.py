@@ -148,7 +148,7 @@ def test_with_one_path_each_segment_is_told_when_it_is_accepted():
     texts = {"": "One.", "One.": "Two."}
     _, events, _, _ = answer(lambda passage, answer: piece(texts.get(answer, ""), 1.0), beam=1, texts=TEXTS[:1])
     kinds = [type(event).__name__ for event in events]
-    assert kinds[:4] == ["Retrieved", "TextDelta", "Retrieved", "TextDelta"]
+    assert kinds[:8] == ["Retrieved", "Judged", "TextDelta", "TokensWritten"] * 2
 
 
 def test_markers_and_control_text_of_the_model_point_nowhere():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from generators.self_rag.scores import Segment
 from generators.self_rag.short_form import ShortForm, choice_of, votes
 from rag.core.errors import CorpusError, PromptTooLong
-from rag.core.trace import Retrieved
+from rag.core.trace import Judged, Retrieved, TextDelta, TokensWritten
 from tests.generators.conftest import ScriptedRetriever
 from tests.generators.self_rag.conftest import Spoken, deltas, heard, tokens, writer
 
@@ -47,6 +47,21 @@ def test_one_retrieval_and_the_best_passage_answers():
     assert isinstance(events[0], Retrieved)
     assert deltas(events) == ["B"]
     assert "segment from 'p2': score 1.900, ISREL 0.900, ISSUP 1.000, ISUSE 0.000, likelihood 0.905" in here.notes
+
+
+def test_whoever_listens_hears_each_judgement_and_how_sure_the_model_was_of_the_answer():
+    segments = {"p1": scored("A", 0.1, 0.9), "p2": scored("B", 1.0, 0.9, 0.5), "p3": scored("C", 0.9, 0.1)}
+    _, events, _ = answer(segments)
+    judged = [event for event in events if isinstance(event, Judged)]
+    assert [(event.text, event.source) for event in judged] == [("A", "p1"), ("B", "p2"), ("C", "p3")]
+    assert judged[1] == Judged("B", "p2", pytest.approx(2.15), 0.9, 1.0, 0.5, pytest.approx(math.exp(-0.1)))
+    assert events[-2:] == [TextDelta("B"), TokensWritten((("B", pytest.approx(math.exp(-0.1))),))]
+
+
+def test_a_segment_that_hard_constraints_leave_out_is_told_as_dropped():
+    segments = {"p1": Segment("A", contradicted=True, tokens=tokens("A")), "p2": scored("B", 0.5)}
+    _, events, _ = answer(segments, texts=TEXTS[:2], hard_constraints=True)
+    assert [event.dropped for event in events if isinstance(event, Judged)] == [True, False]
 
 
 def test_weights_of_0_leave_a_tie_that_the_first_passage_wins():

@@ -1,0 +1,1 @@
+"""The page that `rag serve` shows at "/": files that are sent as they are."""
