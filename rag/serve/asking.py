@@ -35,20 +35,22 @@ Writer = Callable[[Sequence[Any], Limited], AsyncIterator[str]]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of which pipeline, served as ``model``. ``seconds``: how long the caller wants to wait at most."""
+    """What is asked of which pipeline, served as ``model``. ``seconds``: how long the caller wants to wait at most. ``early``: a stream
+    begins with the first event of any kind, not with the first words; what goes wrong between the two is then an event of the stream."""
 
     model: str
     pipeline: Pipeline
     text: str
     inputs: Mapping[str, Any]
     seconds: float | None = None
+    early: bool = False
 
 
-def options(given: GraftOptions | None) -> tuple[dict[str, Any], float | None]:
-    """The inputs and the time limit that a request's own part asks for."""
+def options(given: GraftOptions | None) -> tuple[dict[str, Any], float | None, bool]:
+    """The inputs, the time limit, and whether a stream begins early, as a request's own part asks for."""
     if given is None:
-        return {}, None
-    return ({} if given.filter is None else {"filter": given.filter}), given.timeout
+        return {}, None, False
+    return ({} if given.filter is None else {"filter": given.filter}), given.timeout, given.events
 
 
 class Asking:
@@ -94,14 +96,14 @@ class Asking:
         recorder = recorder_of(request)
         recorder.started(question.model, question.text, stream=True)
         place = AsyncExitStack()
-        events = _recorded(question.pipeline.astream(question.text, **question.inputs), recorder)
+        events = self._recorded(question.pipeline.astream(question.text, **question.inputs), recorder, breaker)
         limited = Limited(events, asyncio.get_running_loop().time() + seconds, late(seconds))
 
         async def begun() -> list[Any]:
             await place.enter_async_context(self.admission.turn())
             recorder.admitted()
             with within(seconds):
-                return await first_words(events)
+                return await first_words(events, question.early)
 
         try:
             breaker.check()
@@ -111,13 +113,28 @@ class Asking:
             await place.aclose()
             if isinstance(error, GivenUp):
                 return _given_up(error, recorder)
-            self._learn(breaker, error)
             if isinstance(error, Exception):
                 recorder.failed(error)
                 raise to_request_error(error) from error
             raise
-        breaker.succeeded()
         return _Stream(write(first, limited), limited, place, recorder, self._drain)
+
+    async def _recorded(self, events: AsyncIterator[Any], recorder: Recorder, breaker: Breaker) -> AsyncIterator[Any]:
+        """The events, as they come; ``recorder`` and ``breaker`` are told of the first words and of the end."""
+        from rag.core.engine import Run
+
+        async with aclosing(events) as all_of_them:  # type: ignore[type-var]
+            try:
+                async for event in all_of_them:
+                    if isinstance(event, TextDelta):
+                        recorder.first_token()
+                    elif isinstance(event, Run):
+                        self._learn(breaker, event.error)
+                        recorder.finished(event)
+                    yield event
+            except Exception as error:
+                recorder.failed(error)
+                raise
 
     def _limit(self, question: Question) -> float:
         return min(self._seconds, question.seconds or self._seconds)
@@ -133,36 +150,20 @@ class Asking:
             breaker.failed()
 
 
-async def first_words(events: AsyncIterator[Any]) -> list[Any]:
-    """The events up to the first text or the end. A run that fails before it wrote anything raises here, while a status can be sent."""
+async def first_words(events: AsyncIterator[Any], early: bool = False) -> list[Any]:
+    """The events up to the first text or the end; ``early``: the first one. A run that fails before raises here, while a status can be
+    sent."""
     from rag.core.engine import Run
 
     seen = []
     async for event in events:
         seen.append(event)
-        if isinstance(event, TextDelta):
-            return seen
         if isinstance(event, Run):
             _ = event.value
             return seen
+        if early or isinstance(event, TextDelta):
+            return seen
     raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
-
-
-async def _recorded(events: AsyncIterator[Any], recorder: Recorder) -> AsyncIterator[Any]:
-    """The events, as they come; when the first words and the end came is told to ``recorder``."""
-    from rag.core.engine import Run
-
-    async with aclosing(events) as all_of_them:  # type: ignore[type-var]
-        try:
-            async for event in all_of_them:
-                if isinstance(event, TextDelta):
-                    recorder.first_token()
-                elif isinstance(event, Run):
-                    recorder.finished(event)
-                yield event
-        except Exception as error:
-            recorder.failed(error)
-            raise
 
 
 class _Stream(Response):

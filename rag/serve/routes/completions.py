@@ -38,7 +38,7 @@ class _Completions:
         asked = parse(CompletionRequest, await read_body(request))
         text = asked.question()
         question = Question(asked.model, self.service.pipeline(asked.model), text, *options(asked.graft))
-        completion = TextCompletion.of(asked.model, asked.remarks())
+        completion = TextCompletion.of(asked.model, asked.remarks(), asked.graft is not None and asked.graft.events)
         if not asked.stream:
             return await self.service.asking.whole(request, question, lambda run: JSONResponse(completion.whole(run)))
         usage = asked.stream_options is not None and asked.stream_options.include_usage

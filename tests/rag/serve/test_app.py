@@ -88,6 +88,19 @@ def test_retrievals_and_tool_calls_are_events_of_the_stream() -> None:
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == "It is 35"
 
 
+def test_with_events_a_stream_begins_with_the_first_step_and_tells_an_error_as_an_event() -> None:
+    asked = {**QUESTION, "stream": True, "graft": {"events": True}}
+    chunks = events(client().post("/v1/chat/completions", json=asked).text)
+    told = [chunk["graft"]["event"]["type"] for chunk in chunks if "event" in chunk.get("graft", {})]
+    assert told[0] == "node_started"
+    assert told.index("retrieved") < len(told) - 1
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == TEXT
+    down = client(Scripted(error=ModelUnavailable("http://10.0.0.7 is down"))).post("/v1/chat/completions", json=asked)
+    assert down.status_code == 200
+    assert events(down.text)[-1]["error"]["code"] == "model_unavailable"
+    assert "10.0.0.7" not in down.text
+
+
 def test_what_is_added_after_the_model_wrote_is_streamed_too() -> None:
     model = Scripted("A suit may be worn outside for 90 minutes.")
     whole = client(model).post("/v1/chat/completions", json=QUESTION).json()["choices"][0]["message"]["content"]
