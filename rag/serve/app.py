@@ -66,8 +66,8 @@ def create_app(
 
     ``retriever`` answers ``/v1/retrieve``; if None, the first pipeline's own retriever does. ``uploads``: callers may change the documents
     of a corpus. ``engine`` is started and ended with the server. ``adapters`` are offered as models "pipeline:adapter"; ``slots`` tells
-    what the vLLM server allows of them. ``trace_content``: traces, where they are on, hold questions and answers. Raises `InputError` for an
-    empty key, no pipeline or a name with ":", and `GraphError` if a pipeline is not complete.
+    what the vLLM server allows of them. ``trace_content``: traces, where they are on, hold questions and answers. Raises `InputError` for
+    an empty key, no pipeline or a name with ":", and `GraphError` if a pipeline is not complete.
     """
     pipelines = _named(pipeline)
     admission = Admission(limits.running, limits.waiting)
