@@ -68,7 +68,8 @@ class Ring:
 class Keys:
     """Lets a request through if its key has the scope that `rag.serve.doors.scopes` asks for; a websocket never.
 
-    The key's id, or None, stands in ``scope["state"]["caller"]`` for what comes after, refused or not.
+    The key's id, or None, stands in ``scope["state"]["caller"]`` for what comes after, refused or not, and what it may do in
+    ``scope["state"]["scopes"]``; without this middleware everybody may do everything, and neither is there.
     """
 
     def __init__(self, app: ASGIApp, ring: Ring) -> None:
@@ -98,7 +99,7 @@ class Keys:
             return RequestError(
                 401, "wrong, expired or missing API key: send the header 'Authorization: Bearer KEY'", code="invalid_api_key"
             )
-        state["caller"] = key.id
+        state["caller"], state["scopes"] = key.id, key.scopes
         return None if needs in key.scopes else _too_little(scope, needs, key)
 
 

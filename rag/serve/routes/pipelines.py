@@ -21,7 +21,7 @@ from rag.serve.openai_types import Strict, parse
 from rag.serve.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MAX_YAML = 100_000
 
@@ -49,9 +49,10 @@ class _Pipelines:
     turn: asyncio.Lock
     """One is built at a time."""
 
-    async def all(self) -> Response:
-        """Each with its nodes, edges, pictures and YAML."""
-        cards = await asyncio.to_thread(lambda: [_card(name, one) for name, one in self.pipelines.items()])
+    async def all(self, request: Request) -> Response:
+        """Each with its nodes, edges and pictures, and for who may see where things are (a key for "admin") its YAML."""
+        scopes = request.scope.get("state", {}).get("scopes")
+        cards = await asyncio.to_thread(lambda: [_card(name, one, scopes) for name, one in self.pipelines.items()])
         return JSONResponse({"object": "list", "data": cards})
 
     async def draw(self, request: Request) -> Response:
@@ -61,12 +62,14 @@ class _Pipelines:
             return JSONResponse(await asyncio.to_thread(_drawing, asked.yaml))
 
 
-def _card(name: str, pipeline: Pipeline) -> dict[str, Any]:
+def _card(name: str, pipeline: Pipeline, scopes: Sequence[str] | None) -> dict[str, Any]:
     text, note = None, None
     try:
         text = pipeline.to_yaml()
     except ConfigError as error:
         note = f"there is no YAML of this pipeline: {error}"
+    if scopes is not None and "admin" not in scopes:  # it names paths and addresses of this machine
+        text, note = None, "the YAML is shown to keys with the scope 'admin'"
     return {"id": name, "object": "pipeline", **_graph(pipeline), "yaml": text, "note": note}
 
 

@@ -116,3 +116,13 @@ def test_reading_needs_ask_and_drawing_needs_admin(tmp_path: Path, corpus: Corpu
         assert http.get("/v1/pipelines", headers=headers).status_code == reads
         assert draw(http, YAML % corpus.path, headers=headers).status_code == draws
     assert (http.get("/v1/pipelines").status_code, draw(http, "").status_code) == (401, 401)
+
+
+def test_where_things_are_is_shown_to_admins_only(corpus: Corpus, tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    asker, admin = file.add("asker", ["ask"]), file.add("admin", ["ask", "admin"])
+    http = client(Pipeline().add("search", BM25(corpus)), doors=Doors(keys=file))
+    cards = [http.get("/v1/pipelines", headers={"Authorization": f"Bearer {secret}"}).json()["data"][0] for secret in (asker, admin)]
+    assert (cards[0]["yaml"], "admin" in cards[0]["note"]) == (None, True)
+    assert str(corpus.folder) not in str(cards[0])
+    assert str(corpus.folder) in cards[1]["yaml"]
