@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+AXE := $(VENV)/axe/package/axe.min.js
 PACKAGES := rag retrievers generators tools adapters benchmarks tests
 
 .PHONY: help setup demo test test-vllm test-browser bench lint types contract wheel check format clean
@@ -31,8 +32,13 @@ test-vllm: $(STAMP)  ## Run the tests that start a real vLLM server
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
 # Debian's Chromium; Playwright only drives it, so it fetches no browser of its own.
-test-browser: $(STAMP)  ## Run the tests that look at pages in a headless Chromium
-	$(BIN)/python -m pytest -m browser tests/browser
+test-browser: $(STAMP) $(AXE)  ## Run the tests that look at pages in a headless Chromium
+	GRAFT_AXE=$$(test -f $(AXE) && echo $$PWD/$(AXE) || true) $(BIN)/python -m pytest -m browser tests/browser
+
+# The rules that accessibility is checked by, as the npm registry has them; without npm that one test is skipped.
+$(AXE):
+	mkdir -p $(VENV)/axe
+	-cd $(VENV)/axe && npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-4.14.1.tgz
 
 bench: $(STAMP)  ## Measure everything beside peers (hours on two cores) and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --data ../shared/data
