@@ -190,7 +190,7 @@ def options() -> argparse.Namespace:
     arguments.add_argument("--data", type=Path, required=True, help="folder with scifact/")
     arguments.add_argument("--runs", type=Path, default=Path(f"results/{NAME}"), help="folder that keeps corpora and adapters")
     arguments.add_argument("--encoder", default="minilm", help="the frozen encoder: minilm, or a folder")
-    arguments.add_argument("--rates", type=float, nargs="+", default=[5e-4, 2e-3], help="learning rates to choose among")
+    arguments.add_argument("--rates", type=float, nargs="+", default=[5e-4], help="learning rates to choose among")
     arguments.add_argument("--steps", type=int, default=100, help="steps of the optimiser")
     arguments.add_argument("--batch", type=int, default=24, help="claims of a step")
     arguments.add_argument("--max-tokens", type=int, default=128, help="of a claim or an abstract in training")

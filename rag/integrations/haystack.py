@@ -35,7 +35,8 @@ class GraftRetriever:
     def to_dict(self) -> dict[str, Any]:
         """For Haystack's YAML. Raises `ConfigError` for parts that are no registered components."""
         pipeline = self.searcher if isinstance(self.searcher, Pipeline) else Pipeline().add("search", self.searcher)
-        return default_to_dict(self, searcher=pipeline.to_yaml(), top_k=self.top_k, filters=self.filters)
+        written: dict[str, Any] = default_to_dict(self, searcher=pipeline.to_yaml(), top_k=self.top_k, filters=self.filters)
+        return written
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "GraftRetriever":
