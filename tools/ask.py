@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from rag.core.errors import InputError, RunError
 from rag.core.pipeline import Pipeline
 from rag.core.registry import component
-from rag.core.trace import current_span, listener
+from rag.core.trace import listener
 from rag.core.types import Answer
 from tools.tool import cite
 
@@ -72,10 +72,4 @@ class AskPipeline:
     async def _asked(self, question: str) -> Any:
         if self._built is None:
             self._built = Pipeline.from_yaml(Path(str(self.pipeline)))
-        if not isinstance(self._built, Pipeline):
-            return await self._built.arun(question)
-        run = await self._built.aexplain(question)
-        span = current_span.get()
-        if span is not None:
-            span.children.append(run.trace)
-        return run.value
+        return await self._built.arun(question)

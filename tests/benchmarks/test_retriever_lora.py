@@ -54,7 +54,7 @@ def given(data: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, *more: object
     encoder = runs / "encoder"
     if not encoder.exists():
         encoder_folder(encoder)
-    quick = ("--rates", "0.01", "0.02", "--steps", "2", "--batch", "4", "--max-tokens", "16", "--held-out", "0.4")
+    quick = ("--rates", "0.01", "0.02", "--steps", "2", "--batch", "4", "--max-tokens", "16", "--held-out", "0.4", "--negatives", "0", "1")
     call = ["retriever_lora", "--data", str(data), "--runs", str(runs), "--encoder", str(encoder), *quick, *map(str, more)]
     monkeypatch.setattr("sys.argv", call)
     return benchmark.options()
