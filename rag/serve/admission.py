@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from rag.core.errors import InputError
 from rag.serve.errors import RequestError
@@ -17,11 +16,6 @@ _LONGEST = 60
 """Seconds that a caller is at most told to stay away."""
 _REMEMBERED = 0.2
 """Weight of the newest answer in the mean time of an answer."""
-
-
-@dataclass(slots=True)
-class _Waiter:
-    turn: asyncio.Future[None]
 
 
 class Admission:
@@ -38,7 +32,7 @@ class Admission:
         self._room = running
         self._queue_room = waiting
         self._running = 0
-        self._queue: deque[_Waiter] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._mean: float | None = None  # seconds of an answer
         self.refused = 0
         """How many were sent away so far."""
@@ -80,23 +74,23 @@ class Admission:
                 code="queue_full",
                 retry_after=seconds,
             )
-        waiter = _Waiter(asyncio.get_running_loop().create_future())
-        self._queue.append(waiter)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
         try:
-            await waiter.turn
+            await turn
         except BaseException:
-            if waiter.turn.done() and not waiter.turn.cancelled():  # its turn had come in the moment in which it left
+            if turn.done() and not turn.cancelled():  # its turn had come in the moment in which it left
                 self._leave()
             else:
-                self._queue.remove(waiter)
+                self._queue.remove(turn)
             raise
 
     def _leave(self) -> None:
         """The place goes to the first in the queue, so that nobody who comes now takes it before them."""
         while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.turn.done():
-                waiter.turn.set_result(None)
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
                 return
         self._running -= 1
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from sse_starlette import EventSourceResponse
 
 from rag.core.deadline import within
+from rag.core.engine import Run
 from rag.core.errors import ModelUnavailable
 from rag.core.trace import TextDelta
 from rag.serve.errors import RequestError, to_request_error
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from rag.core.engine import Run
     from rag.core.pipeline import Pipeline
     from rag.serve.admission import Admission
     from rag.serve.breaker import Breaker
@@ -45,12 +45,24 @@ class Question:
     seconds: float | None = None
     early: bool = False
 
+    @classmethod
+    def of(cls, model: str, pipeline: Pipeline, text: str, given: GraftOptions | None) -> Question:
+        """With what the request's own part, ``graft``, asks for."""
+        if given is None:
+            return cls(model, pipeline, text, {})
+        return cls(model, pipeline, text, {} if given.filter is None else {"filter": given.filter}, given.timeout, given.events)
 
-def options(given: GraftOptions | None) -> tuple[dict[str, Any], float | None, bool]:
-    """The inputs, the time limit, and whether a stream begins early, as a request's own part asks for."""
-    if given is None:
-        return {}, None, False
-    return ({} if given.filter is None else {"filter": given.filter}), given.timeout, given.events
+
+async def in_time(request: Request, work: Coroutine[Any, Any, Any], seconds: float | None = None) -> Response:
+    """What ``work`` gives, as JSON; it is cancelled when the client leaves, or after ``seconds``. Raises `RequestError`."""
+    try:
+        return JSONResponse(await unless(disconnected(request, seconds), work))
+    except GivenUp as given:
+        if given.error is not None:
+            raise given.error from None
+        return Response(status_code=GONE)
+    except Exception as error:
+        raise to_request_error(error) from error
 
 
 class Asking:
@@ -121,8 +133,6 @@ class Asking:
 
     async def _recorded(self, events: AsyncIterator[Any], recorder: Recorder, breaker: Breaker) -> AsyncIterator[Any]:
         """The events, as they come; ``recorder`` and ``breaker`` are told of the first words and of the end."""
-        from rag.core.engine import Run
-
         async with aclosing(events) as all_of_them:  # type: ignore[type-var]
             try:
                 async for event in all_of_them:
@@ -153,8 +163,6 @@ class Asking:
 async def first_words(events: AsyncIterator[Any], early: bool = False) -> list[Any]:
     """The events up to the first text or the end; ``early``: the first one. A run that fails before raises here, while a status can be
     sent."""
-    from rag.core.engine import Run
-
     seen = []
     async for event in events:
         seen.append(event)

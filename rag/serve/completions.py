@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ from rag.core.engine import Run
 from rag.core.trace import Span
 from rag.core.types import Answer
 from rag.serve import chat
-from rag.serve.waiting import Limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +46,6 @@ class TextCompletion:
     def usage_chunk(self, trace: Span) -> dict[str, Any]:
         """The piece that `stream_options.include_usage` asks for."""
         return _as_text(self.told.usage_chunk(trace))
-
-
-def stream(completion: TextCompletion, first: Sequence[Any], events: Limited, include_usage: bool) -> AsyncIterator[str]:
-    """The chunks as JSON texts, ``[DONE]`` last. An error, and the end of the time, become an event of their own."""
-    return chat.stream(completion, first, events, include_usage)
 
 
 def _as_text(chunk: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from adapters.registry import Registry
+from adapters.registry.entry import Entry
 from adapters.registry.registry import check_name
 from rag.serve.errors import RequestError
 from rag.serve.jobs import Progress
@@ -44,24 +45,28 @@ class ComposeRequest(Strict):
 
 @dataclass(frozen=True)
 class Compose:
-    """The work of the job. Its process has the base model of the adapters in memory, so that the server need not; a job that is cancelled
-    ends it, and nothing is added then."""
+    """The work of the job: search among adapters of the model ``base``. Its process has that model in memory, so that the server need not;
+    a job that is cancelled ends it, and nothing is added then."""
 
     registry: Registry
     asked: ComposeRequest
+    base: str
 
-    def check(self) -> None:
-        """Raise `RequestError` for a name that is not allowed or taken, and for adapters that are not there or of different bases."""
-        check_name(self.asked.name)
-        known = {entry.name: entry for entry in self.registry.entries() if entry.problem is None and entry.method == "LoRA"}
-        if self.asked.name in known:
-            raise RequestError(409, f"there is an adapter '{self.asked.name}' already; choose another name", code="name_taken")
-        names = self.asked.adapters or list(known)
+    @classmethod
+    def of(cls, registry: Registry, asked: ComposeRequest) -> Compose:
+        """Raises `InputError` for a name that is not allowed, and `RequestError` for one that is taken and for adapters that are not
+        there, or were made for different models."""
+        check_name(asked.name)
+        entries = {entry.name: entry for entry in registry.entries()}
+        if asked.name in entries:
+            raise RequestError(409, f"there is an adapter '{asked.name}' already; choose another name", code="name_taken")
+        known = {name: entry for name, entry in entries.items() if entry.problem is None and entry.method == "LoRA"}
+        names = asked.adapters or list(known)
         missing = [name for name in names if name not in known]
         if missing or not names:
             there = ", ".join(known) or "none"
             raise RequestError(400, f"adapters: there is no LoRA {', '.join(map(repr, missing))}; there are: {there}", code="invalid_value")
-        self._base(names)
+        return cls(registry, asked, _base([known[name] for name in names]))
 
     async def __call__(self, progress: Progress) -> dict[str, Any]:
         """Search, and add what was found. Raises `RequestError` with the reason if the search failed."""
@@ -103,21 +108,18 @@ class Compose:
     def _command(self, folder: Path, examples: Path) -> list[str]:
         asked = self.asked
         command = [sys.executable, "-P", "-m", "rag.cli.main", "compose", str(examples), "--out", str(folder / "composed"), "--json"]
-        command += ["--registry", str(self.registry.folder), "--base", self._base(self._names()), "--evaluations", str(asked.evaluations)]
+        command += ["--registry", str(self.registry.folder), "--base", self.base, "--evaluations", str(asked.evaluations)]
         if asked.adapters is None:
             return [*command, "--choose", asked.choose, "--count", str(asked.count)]
         return [*command, *(part for name in asked.adapters for part in ("--adapter", name))]
 
-    def _names(self) -> list[str]:
-        return self.asked.adapters or [entry.name for entry in self.registry.entries() if entry.method == "LoRA"]
 
-    def _base(self, names: list[str]) -> str:
-        """The name of the one model that all were made for."""
-        chosen = [entry for entry in self.registry.entries() if entry.name in names]
-        told = sorted({entry.base for entry in chosen if entry.base})
-        if len({entry.fingerprint for entry in chosen}) != 1:
-            message = f"adapters: they were made for different models ({', '.join(told) or 'not told which'}); those of one are composed"
-            raise RequestError(400, message, code="invalid_value")
-        if not told:
-            raise RequestError(400, "adapters: no card names the model that they were made for", code="invalid_value")
-        return told[0]
+def _base(chosen: list[Entry]) -> str:
+    """The name of the one model that all were made for."""
+    told = sorted({entry.base for entry in chosen if entry.base})
+    if len({entry.fingerprint for entry in chosen}) != 1:
+        message = f"adapters: they were made for different models ({', '.join(told) or 'not told which'}); those of one are composed"
+        raise RequestError(400, message, code="invalid_value")
+    if not told:
+        raise RequestError(400, "adapters: no card names the model that they were made for", code="invalid_value")
+    return told[0]

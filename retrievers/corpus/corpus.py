@@ -172,9 +172,13 @@ class Corpus:
         """What `rag info` shows: counts, bytes, what built it, and how vectors are searched."""
         return describe_corpus(self.folder, self.manifest())
 
-    def documents(self) -> Iterator[DocumentRecord]:
-        """All documents, ordered by id."""
-        return self.store.documents()
+    def documents(self, after: str = "") -> Iterator[DocumentRecord]:
+        """All documents whose ids come after ``after``, ordered by id."""
+        return self.store.documents(after)
+
+    def document(self, id: str) -> DocumentRecord | None:
+        """The document of that id, without its text (`each_passage`); None if there is none."""
+        return self.store.document(id)
 
     def each_passage(self, document: str | None = None) -> Iterator[Passage]:
         """All passages, or those of one document, in the order they were added."""

@@ -37,6 +37,7 @@ CREATE TABLE tombstones (rowid INTEGER PRIMARY KEY);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
+_DOCUMENT = "SELECT id, title, source, format, metadata, root, hash, passages FROM documents"
 _COLUMNS = "rowid, id, text, document, title, start, stop, metadata, crc"
 _NO_METADATA: MappingProxyType[str, Any] = MappingProxyType({})
 
@@ -174,18 +175,22 @@ class Store:
                 yield row[0], self._passage(row)
             last = rows[-1][0]
 
-    def documents(self, page: int = 2000) -> Iterator[DocumentRecord]:
-        """All documents by id, page by page."""
-        last = ""
+    def documents(self, after: str = "", page: int = 2000) -> Iterator[DocumentRecord]:
+        """All documents whose ids come after ``after``, by id, page by page."""
+        last = after
         while True:
             with self.reading() as connection:
-                query = "SELECT id, title, source, format, metadata, root, hash, passages FROM documents WHERE id > ? ORDER BY id LIMIT ?"
-                rows = connection.execute(query, (last, page)).fetchall()
+                rows = connection.execute(f"{_DOCUMENT} WHERE id > ? ORDER BY id LIMIT ?", (last, page)).fetchall()
             if not rows:
                 return
-            for id, title, source, format, metadata, root, digest, passages in rows:
-                yield DocumentRecord(id, title, source, format, MappingProxyType(json.loads(metadata)), root, digest, passages)
+            yield from map(_record, rows)
             last = rows[-1][0]
+
+    def document(self, id: str) -> DocumentRecord | None:
+        """The document of that id; None if there is none."""
+        with self.reading() as connection:
+            row = connection.execute(f"{_DOCUMENT} WHERE id = ?", (id,)).fetchone()
+        return None if row is None else _record(row)
 
     def select(self, condition: str, values: Sequence[Any]) -> np.ndarray:
         """Row ids (ascending) of the passages that meet a compiled filter."""
@@ -232,3 +237,8 @@ def check_format(connection: sqlite3.Connection, folder: Path) -> None:
         raise damaged(folder / DATABASE, "its format version is missing")
     if int(found[0]) != FORMAT:
         raise CorpusMismatch(f"{folder}: format version {found[0]}, but this release of graft reads {FORMAT}: update graft, or index again")
+
+
+def _record(row: Sequence[Any]) -> DocumentRecord:
+    id, title, source, format, metadata, root, digest, passages = row
+    return DocumentRecord(id, title, source, format, MappingProxyType(json.loads(metadata)), root, digest, passages)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
 
-_CONTRASTS = """() => {
+CONTRASTS = """() => {
   const channels = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
   const light = (colour) => channels(colour).slice(0, 3).map((c) => c / 255)
     .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
@@ -62,7 +62,7 @@ def test_texts_stand_out_from_their_ground(visit: Open, scheme: str) -> None:
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
-    found = page.evaluate(_CONTRASTS)
+    found = page.evaluate(CONTRASTS)
     assert len(found) > 300
     assert [(round(ratio, 2), text) for ratio, text in found if ratio < 4.5] == []
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, dropwhile, groupby, islice
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -116,16 +116,14 @@ class Shelf:
 
     async def page(self, after: str, limit: int) -> list[DocumentRecord]:
         """At most ``limit`` documents whose ids come after ``after``, ordered by id."""
-        return await asyncio.to_thread(lambda: list(islice(self._documents(after), limit)))
+        return await asyncio.to_thread(lambda: list(islice(self.corpus.documents(after), limit)))
 
     async def document(self, id: str, limit: int) -> tuple[DocumentRecord, list[Passage]] | None:
         """A document and its first ``limit`` passages; None if there is none of that id."""
 
         def find() -> tuple[DocumentRecord, list[Passage]] | None:
-            record = next((record for record in self.corpus.documents() if record.id >= id), None)
-            if record is None or record.id != id:
-                return None
-            return record, list(islice(self.corpus.each_passage(id), limit))
+            record = self.corpus.document(id)
+            return None if record is None else (record, list(islice(self.corpus.each_passage(id), limit)))
 
         return await asyncio.to_thread(find)
 
@@ -133,9 +131,6 @@ class Shelf:
         """Finish the commit that is being written, and write no other. Blocks until then."""
         self._closing.set()
         self._thread.shutdown(cancel_futures=True)
-
-    def _documents(self, after: str) -> Iterator[DocumentRecord]:
-        return dropwhile(lambda record: record.id <= after, self.corpus.documents())
 
     async def _turn(self, action: Action[T]) -> T:
         """Run ``action`` in the writer's thread, after those that came before."""

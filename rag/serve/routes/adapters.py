@@ -59,21 +59,21 @@ class _Adapters:
     async def compose(self, request: Request) -> Response:
         """202 with the job that searches a composition by the examples (LoRAHub) and adds it as an adapter."""
         self.jobs.check_room()
-        work = Compose(self.adapters.registry, parse(ComposeRequest, await read_body(request)))
+        asked = parse(ComposeRequest, await read_body(request))
         try:
-            await asyncio.to_thread(work.check)
+            work = await asyncio.to_thread(Compose.of, self.adapters.registry, asked)
         except InputError as error:
             raise to_request_error(error) from error
         job = self.jobs.start("compose", work, unit="adapters", total=1)
         return JSONResponse(job.describe(), 202, {"Location": f"/v1/jobs/{job.id}"})
 
     async def _changed(self, name: str, work: Any) -> Response:
-        known = {entry.name for entry in await asyncio.to_thread(self.adapters.entries)}
-        if name not in known:
+        entries, models = await asyncio.to_thread(lambda: (self.adapters.entries(), self.adapters.models()))
+        entry = next((entry for entry in entries if entry.name == name), None)
+        if entry is None:
             work.close()
-            raise RequestError(
-                404, f"there is no adapter '{name}'; this server has: {', '.join(sorted(known)) or 'none'}", code="not_found"
-            )
+            known = ", ".join(entry.name for entry in entries) or "none"
+            raise RequestError(404, f"there is no adapter '{name}'; this server has: {known}", code="not_found")
         try:
             await work
         except AdapterInUse as error:
@@ -82,8 +82,7 @@ class _Adapters:
             raise RequestError(400, str(error).replace(f"{self.adapters.registry.folder}/", ""), code="adapter_refused") from error
         except Exception as error:
             raise to_request_error(error) from error
-        entry = next(entry for entry in await asyncio.to_thread(self.adapters.entries) if entry.name == name)
-        return JSONResponse(self._described(entry, await asyncio.to_thread(self.adapters.models)))
+        return JSONResponse(self._described(entry, models))
 
     def _described(self, entry: Entry, models: list[str]) -> dict[str, Any]:
         return {

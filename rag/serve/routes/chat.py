@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from rag.serve.asking import Question, options
+from rag.serve.asking import Question
 from rag.serve.chat import Completion, stream
 from rag.serve.contract import ANSWERING, Events, documented
 from rag.serve.limits import read_body
@@ -37,7 +37,7 @@ class _Chat:
         """The last user message is the question; see `rag.serve.openai_types` for what else is read, ignored and refused."""
         asked = parse(ChatRequest, await read_body(request))
         text = asked.question()
-        question = Question(asked.model, self.service.pipeline(asked.model), text, *options(asked.graft))
+        question = Question.of(asked.model, self.service.pipeline(asked.model), text, asked.graft)
         events = asked.graft is not None and asked.graft.events
         if not asked.stream:
             remarks = [*asked.remarks(), *(["not followed: graft.events (only a stream tells of steps)"] if events else [])]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from rag.serve.asking import Question, options
-from rag.serve.completions import TextCompletion, stream
+from rag.serve.asking import Question
+from rag.serve.chat import stream
+from rag.serve.completions import TextCompletion
 from rag.serve.contract import ANSWERING, Events, documented
 from rag.serve.limits import read_body
 from rag.serve.openai_answers import Error, TextAnswer, TextChunk
@@ -37,7 +38,7 @@ class _Completions:
         """The prompt is the question; see `rag.serve.openai_types` for what else is read, ignored and refused."""
         asked = parse(CompletionRequest, await read_body(request))
         text = asked.question()
-        question = Question(asked.model, self.service.pipeline(asked.model), text, *options(asked.graft))
+        question = Question.of(asked.model, self.service.pipeline(asked.model), text, asked.graft)
         completion = TextCompletion.of(asked.model, asked.remarks(), asked.graft is not None and asked.graft.events)
         if not asked.stream:
             return await self.service.asking.whole(request, question, lambda run: JSONResponse(completion.whole(run)))

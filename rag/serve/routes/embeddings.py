@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from rag.serve.asking import in_time
 from rag.serve.contract import documented
 from rag.serve.embedding_types import EmbeddingAnswer, EmbeddingRequest, answer
-from rag.serve.errors import RequestError, to_request_error
+from rag.serve.errors import RequestError
 from rag.serve.limits import read_body
 from rag.serve.openai_types import parse
-from rag.serve.waiting import GONE, GivenUp, disconnected, unless
 
 if TYPE_CHECKING:
     from rag.core.protocols import Encoder
@@ -40,11 +40,4 @@ class _Embeddings:
         if encoder is None:
             known = ", ".join(self.encoders) or "none"
             raise RequestError(404, f"there is no embedding model '{asked.model}'; this server has: {known}", code="model_not_found")
-        try:
-            return JSONResponse(await unless(disconnected(request, self.seconds), answer(encoder, asked)))
-        except GivenUp as given:
-            if given.error is not None:
-                raise given.error from None
-            return Response(status_code=GONE)
-        except Exception as error:
-            raise to_request_error(error) from error
+        return await in_time(request, answer(encoder, asked), self.seconds)

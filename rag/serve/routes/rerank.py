@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from rag.serve.asking import in_time
 from rag.serve.contract import documented
-from rag.serve.errors import RequestError, to_request_error
+from rag.serve.errors import RequestError
 from rag.serve.limits import read_body
 from rag.serve.openai_types import parse
 from rag.serve.rerank_types import Ranker, RerankAnswer, RerankRequestV1, RerankRequestV2, answer
-from rag.serve.waiting import GONE, GivenUp, disconnected, unless
 
 
 def routes(rankers: Mapping[str, Ranker], *, seconds: float = 300.0) -> APIRouter:
@@ -46,11 +46,4 @@ class _Rerank:
         if ranker is None:
             known = ", ".join(self.rankers) or "none"
             raise RequestError(404, f"there is no reranking model '{model}'; this server has: {known}", code="model_not_found")
-        try:
-            return JSONResponse(await unless(disconnected(request, self.seconds), answer(model, ranker, asked)))
-        except GivenUp as given:
-            if given.error is not None:
-                raise given.error from None
-            return Response(status_code=GONE)
-        except Exception as error:
-            raise to_request_error(error) from error
+        return await in_time(request, answer(model, ranker, asked), self.seconds)

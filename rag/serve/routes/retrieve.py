@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
+from rag.core.protocols import Retriever
+from rag.serve.asking import in_time
 from rag.serve.contract import documented
 from rag.serve.describe import describe_hit
-from rag.serve.errors import RequestError, to_request_error
+from rag.serve.errors import RequestError
 from rag.serve.limits import read_body
 from rag.serve.openai_answers import RetrieveAnswer
 from rag.serve.openai_types import RetrieveRequest, checked_text, parse
 from rag.serve.service import Service
-from rag.serve.waiting import GONE, GivenUp, disconnected, unless
 
 
 def routes(service: Service) -> APIRouter:
@@ -35,10 +37,9 @@ class _Retrieve:
         query = checked_text(asked.query, "query")
         if self.service.retriever is None:
             raise RequestError(404, "this pipeline has no retriever", code="no_retriever")
-        try:
-            hits = await unless(disconnected(request), self.service.retriever.asearch(query, k=asked.k, filter=asked.filter))
-        except GivenUp:
-            return Response(status_code=GONE)
-        except Exception as error:
-            raise to_request_error(error) from error
-        return JSONResponse({"object": "list", "hits": [describe_hit(hit, number) for number, hit in enumerate(hits, 1)]})
+        return await in_time(request, _found(self.service.retriever, query, asked))
+
+
+async def _found(retriever: Retriever, query: str, asked: RetrieveRequest) -> dict[str, Any]:
+    hits = await retriever.asearch(query, k=asked.k, filter=asked.filter)
+    return {"object": "list", "hits": [describe_hit(hit, number) for number, hit in enumerate(hits, 1)]}

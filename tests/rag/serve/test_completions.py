@@ -8,7 +8,8 @@ from typing import Any
 from rag.core.trace import Retrieved, TextDelta, ToolCalled
 from rag.core.types import Answer, Hit
 from rag.serve.asking import first_words
-from rag.serve.completions import TextCompletion, stream
+from rag.serve.chat import stream
+from rag.serve.completions import TextCompletion
 from rag.serve.waiting import Limited
 from tests.rag.serve.parts import PASSAGE, TEXT, pipeline
 

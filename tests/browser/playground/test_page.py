@@ -1,137 +1,21 @@
-"""The page of `rag serve` in a real browser, over a real server with scripted models and a small corpus."""
+"""What the page shows and does."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from generators.cited import Cited
-from generators.flare.flare import Flare
 from rag.core.pipeline import Pipeline
-from rag.core.trace import Judged, TextDelta, ToolCalled, emit
-from rag.core.types import Passage
 from rag.serve.app import create_app
-from rag.serve.settings import Doors, Uploads
+from rag.serve.settings import Doors
 from retrievers.bm25 import BM25
-from retrievers.corpus import Corpus
 from tests.browser.conftest import Opened
-from tests.browser.test_looks import _CONTRASTS as CONTRASTS
-from tests.generators.flare.conftest import Storyteller
-from tests.rag.serve.parts import Scripted, listening
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator
+from tests.browser.playground.parts import ARABIC, CITED, HOSTILE, QUESTION, SHADES, SUITS, Visit, ask, cited, corpus_in, served
+from tests.rag.serve.parts import listening
 
 pytestmark = pytest.mark.browser
-
-WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
-QUESTION = "How long may a suit be worn outside?"
-CITED = "A suit may be worn outside for 90 minutes [1]. 舱外服可以穿九十分钟 [1]."
-HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script> ![x](http://evil.example/x.png) [y](javascript:alert(3))'
-ARABIC = "كم من الوقت يمكن ارتداء البدلة في الخارج؟"
-SUITS = "The suit of the crew is white. A suit may be worn outside for 90 minutes at most. 舱外服可以穿九十分钟。 Then its air is used up."
-STORY = [" A suit is worn outside.", " It lasts 120 minutes."]
-INFORMED = [" A suit is worn outside.", " It lasts 90 minutes."]
-
-# Rust for a colour, an underline for those who do not see it.
-_SHADES = """() => [...document.querySelectorAll(".answer [class^=p]")].map((one) => [one.textContent, one.className, one.title,
-  getComputedStyle(one).textDecorationStyle])"""
-
-
-async def watched(question: str) -> str:
-    """A method that judges what it writes, and calls tools."""
-    emit(ToolCalled("calculator", "45 * 2", "90"))
-    emit(ToolCalled("calculator", "1/0", error="division by zero"))
-    emit(Judged("It lasts 90 minutes.", "suits.md:0", 1.75, 0.9, 1.0, -0.5, 0.8))
-    emit(Judged("It lasts for ever.", "", 0.1, 0.2, 0.0, -1.0, 0.3, True))
-    emit(TextDelta("It lasts 90 minutes."))
-    return "It lasts 90 minutes."
-
-
-def corpus_in(folder: Path) -> Corpus:
-    """Three documents; one means harm."""
-    corpus = Corpus.create(folder, encoder=None)
-    corpus.add_passages(
-        [
-            Passage("suits.md:0", SUITS, "suits.md", "Suits", 0, len(SUITS)),
-            Passage("airlock.md:0", "The airlock opens outside in ten minutes.", "airlock.md", "Airlock", 0, 41),
-            Passage("evil.md:0", f"Harmful suit worn outside harmful harmful {HOSTILE}", "evil.md", HOSTILE, 0, 20),
-        ]
-    )
-    return corpus
-
-
-def cited(corpus: Corpus, text: str, **options: Any) -> Pipeline:
-    """search, called by answer, whose model writes ``text``."""
-    return Pipeline().add("search", BM25(corpus)).add("answer", Cited(Scripted(text, **options), k=3)).connect("search", "answer.retriever")
-
-
-def served(folder: Path, **options: Any) -> Any:
-    """The application, with a pipeline for each thing that the page shows."""
-    corpus = corpus_in(folder / "corpus")
-    teller = Storyteller(story=STORY, informed=INFORMED, unsure={" 120": 0.3, " outside.": 0.75, " 90": 0.5})
-    flare = Pipeline().add("search", BM25(corpus)).add("answer", Flare(teller, k=1)).connect("search", "answer.retriever")
-    pipelines = {
-        "cited": cited(corpus, CITED),
-        "flare": flare,
-        "watched": Pipeline().add("method", watched),
-        "hostile": cited(corpus, f"Outside [1] {HOSTILE} [2] {ARABIC}"),
-        "hanging": cited(corpus, CITED, hangs_at=4),
-    }
-    return create_app(pipelines, uploads=Uploads(corpus, folder / "spool"), **options)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with listening(served(tmp_path_factory.mktemp("playground"))) as found:
-        yield found
-
-
-Visit = Callable[..., Opened]
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Visit]:
-    """Opens the page in a context of its own; options are the context's."""
-    opened: list[Opened] = []
-
-    def visit(at: str = address, **options: Any) -> Opened:
-        context = browser.new_context(**{"viewport": WIDE, **options})
-        one = Opened(context.new_page(), at)
-        opened.append(one)
-        one.watch()
-        one.page.set_default_timeout(5_000)
-        one.page.goto(at)
-        return one
-
-    yield visit
-    for one in opened:
-        one.page.context.close()
-
-
-@pytest.fixture
-def opened(visit: Visit) -> Iterator[Opened]:
-    """The page on a wide screen, with its models. In no test may it complain, or ask another server."""
-    opened = visit()
-    opened.page.locator("#first option").first.wait_for(state="attached")
-    yield opened
-    assert opened.problems == []
-    assert {request.startswith((f"{opened.address}/", "data:")) for request in opened.requests} == {True}
-
-
-def ask(opened: Opened, model: str, question: str = QUESTION) -> Locator:
-    """Ask, and wait until the answer is there."""
-    opened.page.get_by_role("combobox", name="Model", exact=True).select_option(model)
-    opened.page.get_by_label("Question").fill(question)
-    opened.page.get_by_role("button", name="Ask", exact=True).click()
-    article = opened.page.get_by_role("article", name=f"Answer of {model}")
-    article.locator(".state", has_text="Done in").wait_for()
-    return article
 
 
 def test_an_answer_streams_with_its_sources_its_tokens_and_its_nodes(opened: Opened) -> None:
@@ -177,7 +61,7 @@ def test_doubts_and_probabilities_are_shown_and_not_by_colour_alone(opened: Open
     article = ask(opened, "flare")
     assert legend.is_visible()
     assert article.locator(".answer").inner_text().strip() == "A suit is worn outside.?1 It lasts 90 minutes."
-    shades = {text.strip(): (kind, title, line) for text, kind, title, line in page.evaluate(_SHADES)}
+    shades = {text.strip(): (kind, title, line) for text, kind, title, line in page.evaluate(SHADES)}
     assert shades["outside."] == ("p2", "probability 0.750", "dotted")
     assert shades["90"] == ("p1", "probability 0.500", "dashed")
     assert shades["lasts"][:2] == ("p3", "probability 1.000")
@@ -366,144 +250,3 @@ def test_errors_are_said_in_words(visit: Visit, tmp_path: Path) -> None:
         page.locator(".state.failed", has_text="the language model does not answer").wait_for()
     page.keyboard.press("Control+Enter")
     page.locator(".state.failed", has_text="The server cannot be reached.").wait_for()
-
-
-def test_the_keyboard_alone_is_enough(opened: Opened) -> None:
-    page = opened.page
-    press = page.keyboard.press
-
-    def focused(what: str) -> bool:
-        return bool(page.evaluate("what => document.activeElement.matches(what)", what))
-
-    def tab_to(what: str, most: int = 40) -> None:
-        for _ in range(most):
-            press("Tab")
-            if focused(what):
-                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-                assert outline == "solid", what
-                return
-        raise AssertionError(f"no {what} in {most} presses of Tab")
-
-    press("Tab")
-    assert focused(".skip")
-    press("Enter")
-    assert focused("#question")
-    page.keyboard.type(QUESTION)
-    for control in ("#first", "#compare", "#go", "#stop"):
-        tab_to(control, 1)
-    press("Shift+Tab")
-    press("Enter")
-    page.locator(".state", has_text="Done in").wait_for()
-    tab_to(".cite")
-    press("Enter")
-    assert focused("#panel")
-    tab_to("#panel button", 1)
-    press("Enter")
-    assert page.locator("#panel").is_hidden()
-    assert focused(".cite")
-    for control in (".sources .link", "article summary", ".graph .scroll", "#yaml", "#files"):
-        tab_to(control)
-
-
-def test_every_control_has_a_name_and_every_part_a_place(opened: Opened) -> None:
-    page = opened.page
-    ask(opened, "flare").locator("summary").first.click()
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    seen = [node for node in tree if not node.get("ignored")]
-
-    def named(node: Any) -> str:
-        return str(node.get("name", {}).get("value", "")).strip()
-
-    def can_focus(node: Any) -> bool:
-        return any(one["name"] == "focusable" and one["value"]["value"] for one in node.get("properties", []))
-
-    controls = [node for node in seen if can_focus(node) and node["role"]["value"] not in ("RootWebArea", "option", "MenuListPopup")]
-    assert len(controls) > 12
-    unnamed = [node["role"]["value"] for node in controls if not named(node)]
-    assert unnamed == ["strong"]  # the number of the doubt: a place to jump to, and no control
-    roles = [node["role"]["value"] for node in seen]
-    for landmark in ("banner", "main"):
-        assert roles.count(landmark) == 1
-    assert {named(node) for node in seen if node["role"]["value"] == "region"} >= {"Ask", "Answers", "Pipeline", "Documents"}
-    levels = page.locator("h1:visible, h2:visible, h3:visible, h4:visible").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert page.locator("#announcer").get_attribute("aria-live") == "polite"
-    assert page.locator(".answer").evaluate("element => element.closest('[aria-live]')") is None  # not token by token
-    ids = page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
-    assert len(ids) == len(set(ids))
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("chosen", [False, True])
-def test_texts_stand_out_from_their_ground(visit: Visit, scheme: Any, chosen: bool) -> None:
-    other = {"light": "dark", "dark": "light"}[scheme]
-    opened = visit(color_scheme=other if chosen else scheme)
-    page = opened.page
-    page.locator("#first option").first.wait_for(state="attached")
-    if chosen:
-        page.get_by_role("combobox", name="Colours").select_option(scheme)
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
-    seen = 0
-    for model in ("flare", "watched", "cited"):
-        ask(opened, model)
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        if model == "cited":
-            page.locator(".cite").first.click()
-        found = page.evaluate(CONTRASTS)
-        seen += len(found)
-        assert [(round(ratio, 2), text) for ratio, text in found if ratio < 4.5] == []
-    assert seen > 150
-
-
-def test_a_narrow_screen_scrolls_one_way_only(visit: Visit) -> None:
-    opened = visit(viewport=NARROW, has_touch=True)
-    page = opened.page
-    page.locator("#first option").first.wait_for(state="attached")
-    page.get_by_label("Compare two models").check()
-    page.get_by_role("combobox", name="Second model").select_option("cited")
-    for model in ("hostile", "flare", "watched"):
-        ask(opened, model, "舱外服可以在外面穿多长时间" * 20 + "W" * 200 + " suit")
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-    page.get_by_role("article", name="Answer of cited").locator(".cite").first.tap()
-    panel = page.locator("#panel").bounding_box()
-    assert panel is not None
-    assert panel["x"] == 0
-    assert panel["width"] == NARROW["width"]
-    assert panel["y"] + panel["height"] <= NARROW["height"]
-    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-
-
-def test_nothing_moves_for_those_who_ask_for_stillness(visit: Visit) -> None:
-    found = {}
-    for motion in ("reduce", "no-preference"):
-        opened = visit(reduced_motion=motion)
-        page = opened.page
-        page.locator("#first option").first.wait_for(state="attached")
-        page.get_by_role("combobox", name="Model", exact=True).select_option("hanging")
-        page.get_by_label("Question").fill(QUESTION)
-        page.keyboard.press("Control+Enter")
-        running = page.locator("figure.graph:visible svg g.running rect").first
-        running.wait_for()
-        found[motion] = running.evaluate("element => getComputedStyle(element).animationName")
-        page.get_by_role("button", name="Stop").click()
-    assert found == {"reduce": "none", "no-preference": "march"}
-
-
-@pytest.mark.skipif(not os.environ.get("GRAFT_AXE"), reason="GRAFT_AXE does not name a copy of axe-core's axe.min.js")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(visit: Visit, scheme: Any) -> None:
-    opened = visit(color_scheme=scheme)
-    page = opened.page
-    page.locator("#first option").first.wait_for(state="attached")
-    for model in ("flare", "watched", "cited"):
-        ask(opened, model)
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        if model == "cited":
-            page.locator(".cite").first.click()
-        page.evaluate(Path(os.environ["GRAFT_AXE"]).read_text("utf-8"))
-        found = page.evaluate("axe.run().then(({violations}) => violations.map(one => [one.impact, one.id, one.nodes.map(n => n.html)]))")
-        assert [one for one in found if one[0] in ("serious", "critical")] == []
