@@ -19,7 +19,7 @@ from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
 from rag.core.trace import count, note
-from rag.core.types import Answer, Filter, Message, Sampling
+from rag.core.types import Answer, Filter, Message, Sampling, SamplingRequest
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 
 _LABELS = ("A", "B", "C")
@@ -68,7 +68,9 @@ class AdaptiveRAG:
         self._cited = Cited(model, k, max_tokens, language)
         self._ircot = IRCoT(model, k, max_steps, pool, max_tokens, language=language)
 
-    async def run(self, question: str, retriever: Retriever, filter: Filter | None = None) -> Answer:
+    async def run(
+        self, question: str, retriever: Retriever, filter: Filter | None = None, sampling: SamplingRequest | None = None
+    ) -> Answer:
         """The answer of the chosen strategy, as that gives it; the trace says which was chosen and why.
 
         Raises what the strategy raises, and `InputError` if the classifier gives another label than A, B or C.
@@ -80,8 +82,8 @@ class AdaptiveRAG:
         note(f"complexity {label} by {type(self._classify).__name__}: {_STRATEGIES[label]}")
         count(**{f"complexity_{label}": 1})
         if label == "A":
-            return await self._direct.run(question)
-        return await (self._cited if label == "B" else self._ircot).run(question, retriever, filter)
+            return await self._direct.run(question, sampling)
+        return await (self._cited if label == "B" else self._ircot).run(question, retriever, filter, sampling)
 
 
 def _classifier(choice: object, model: LanguageModel, language: Language) -> Classifier:

@@ -22,7 +22,7 @@ from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
 from rag.core.trace import count, note
-from rag.core.types import Answer, Filter, Hit, Message, Sampling
+from rag.core.types import Answer, Filter, Hit, Message, Sampling, SamplingRequest
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 
 _IRRELEVANT = re.compile(r"\W*(?:(?:the|this) passage is )?(?:not relevant|irrelevant)\b|\W*(?:段落|与问题)*无关", re.IGNORECASE)
@@ -59,7 +59,9 @@ class ChainOfNote:
         self.threshold = threshold
         self._reader = Cited(model, k, max_tokens, language, threshold)
 
-    async def run(self, question: str, retriever: Retriever, filter: Filter | None = None) -> Answer:
+    async def run(
+        self, question: str, retriever: Retriever, filter: Filter | None = None, sampling: SamplingRequest | None = None
+    ) -> Answer:
         """Answer ``question`` from notes on what ``retriever`` finds under ``filter``; the citations point to the passages.
 
         The answer is the fixed sentence, ``refused``, if nothing is found or no passage is relevant. Raises `InputError` for an empty
@@ -74,7 +76,7 @@ class ChainOfNote:
         if not relevant:
             return refusal(language, f"none of {len(hits)} passages is relevant" if hits else "the retriever found no passage")
         noted = [replace(hit, passage=replace(hit.passage, text=text)) for hit, text in relevant]
-        answer = await self._reader.read(question, noted)
+        answer = await self._reader.read(question, noted, sampling)
         return _pointing_to(answer, [hit for hit, _ in relevant])
 
     async def _note(self, question: str, hit: Hit, language: str) -> str:

@@ -6,6 +6,7 @@ Numbered citations follow Gao et al., "Enabling Large Language Models to Generat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from generators.citations import MARKER, attach, check
 from generators.needs import check_offers
@@ -18,13 +19,14 @@ from rag.core.errors import InputError, PromptTooLong
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
 from rag.core.trace import TextDelta, emit, note
-from rag.core.types import Answer, Filter, Hit, Message, Sampling
+from rag.core.types import Answer, Filter, Hit, Message, Sampling, SamplingRequest
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 
 
 @component
 class Cited:
-    """Answer from the ``k`` best passages, greedily, in at most ``max_tokens`` tokens, with checked citations "[n]".
+    """Answer from the ``k`` best passages, greedily, in at most ``max_tokens`` tokens, with checked citations "[n]". A run may ask for
+    other sampling.
 
     Every marker is checked against the passage it names: a `Citation` is valid if the passage holds at least ``threshold`` of the claim's
     content words and all of its numbers. The model's text stays as it wrote it; invalid markers are listed in ``Answer.notes``. If the
@@ -55,7 +57,9 @@ class Cited:
         self.threshold = threshold
         self.confidence = confidence
 
-    async def run(self, question: str, retriever: Retriever, filter: Filter | None = None) -> Answer:
+    async def run(
+        self, question: str, retriever: Retriever, filter: Filter | None = None, sampling: SamplingRequest | None = None
+    ) -> Answer:
         """Answer ``question`` from what ``retriever`` finds under ``filter``.
 
         Without any hit the answer is a fixed sentence, ``refused``, and the model is not called; it is ``refused`` too when the model
@@ -63,27 +67,28 @@ class Cited:
         if the question is empty or does not fit by itself, and `PromptTooLong` if the best passage does not fit beside it.
         """
         question = check_question(question)
-        return await self.read(question, await retrieve(retriever, question, self.k, filter))
+        return await self.read(question, await retrieve(retriever, question, self.k, filter), sampling)
 
-    async def read(self, question: str, hits: Sequence[Hit]) -> Answer:
+    async def read(self, question: str, hits: Sequence[Hit], sampling: SamplingRequest | None = None) -> Answer:
         """Answer ``question`` from ``hits``, as `run` does from those it retrieves: for methods that gather passages in their own way."""
         question = check_question(question)
         language = prompt_language(self.language, question)
         if not hits:
             return refusal(language, "the retriever found no passage")
-        kept = await most_that_fit(self.model, lambda n: cited_prompt(question, hits[:n], language), len(hits), self.max_tokens)
-        notes = self._dropped(hits, kept)
+        wanted = (sampling or SamplingRequest()).applied_to(Sampling(self.max_tokens, logprobs=0 if self.confidence else None))
+        kept = await most_that_fit(self.model, lambda n: cited_prompt(question, hits[:n], language), len(hits), wanted.max_tokens)
+        notes = self._dropped(hits, kept, wanted.max_tokens)
         sources = hits[:kept]
-        sampling = Sampling(max_tokens=self.max_tokens, logprobs=0 if self.confidence else None)
-        generation = await write(self.model, cited_prompt(question, sources, language), sampling)
-        return self._checked(generation.text, sources, language, [*notes, *remarks(generation, self.max_tokens)])
+        generation = await write(self.model, cited_prompt(question, sources, language), wanted)
+        answer = self._checked(generation.text, sources, language, [*notes, *remarks(generation, wanted.max_tokens)])
+        return replace(answer, finish=generation.finish)
 
-    def _dropped(self, hits: Sequence[Hit], kept: int) -> list[str]:
+    def _dropped(self, hits: Sequence[Hit], kept: int, max_tokens: int) -> list[str]:
         if kept == len(hits):
             return []
         names = ", ".join(f"'{hit.passage.id}'" for hit in hits[kept:])
         numbers = f"passages {kept + 1}–{len(hits)}" if len(hits) - kept > 1 else f"passage {len(hits)}"
-        why = f"the prompt would pass the window of {self.model.window} tokens (max_tokens={self.max_tokens} included)"
+        why = f"the prompt would pass the window of {self.model.window} tokens (max_tokens={max_tokens} included)"
         if kept == 0:
             raise PromptTooLong(
                 f"not even the best passage {names.partition(',')[0]} fits: {why}; index smaller passages or lower max_tokens"

@@ -21,7 +21,7 @@ from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
 from rag.core.trace import count, note
-from rag.core.types import Answer, Filter, Hit, Message, Prompt, Sampling
+from rag.core.types import Answer, Filter, Hit, Message, Prompt, Sampling, SamplingRequest
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 
 _CONCLUDED = re.compile(r"\banswer is\b|答案(?:是|为)", re.IGNORECASE)
@@ -66,7 +66,9 @@ class IRCoT:
         self.language = language
         self.strip_wh = strip_wh
 
-    async def run(self, question: str, retriever: Retriever, filter: Filter | None = None) -> Answer:
+    async def run(
+        self, question: str, retriever: Retriever, filter: Filter | None = None, sampling: SamplingRequest | None = None
+    ) -> Answer:
         """Answer ``question`` from what ``retriever`` finds under ``filter`` for it and for the model's thoughts.
 
         The thoughts are notes in the trace; the text that streams is the answer's. Without any hit for the question the model is not
@@ -74,7 +76,7 @@ class IRCoT:
         """
         question = check_question(question)
         passages, remarks = await self._gather(question, retriever, filter)
-        answer = await Cited(self.model, self.k, self.max_tokens, self.language).read(question, passages)
+        answer = await Cited(self.model, self.k, self.max_tokens, self.language).read(question, passages, sampling)
         return replace(answer, notes=(*remarks, *answer.notes))
 
     async def _gather(self, question: str, retriever: Retriever, filter: Filter | None) -> tuple[list[Hit], list[str]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rag.core.errors import InputError, ModelError
 from rag.core.protocols import LanguageModel
-from rag.core.trace import TextDelta, count, emit, listening
+from rag.core.trace import TextDelta, TokensWritten, count, emit, listening, listening_to_tokens
 from rag.core.types import Generation, Prompt, Sampling, Token
 
 
@@ -14,11 +15,26 @@ async def write(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Gen
     """Let ``model`` continue ``prompt``; each piece goes out as a `TextDelta` when someone listens.
 
     Without a listener the call is a plain `agenerate`, which models batch across questions. Log-probabilities, if ``sampling`` asks for
-    them, are counted (`count_confidence`). Raises `ModelError` if a stream breaks off.
+    them, are counted (`count_confidence`). A listener who wants them also gets `TokensWritten`, once the text is whole; for that a model
+    that surely has them is asked for them. Raises `ModelError` if a stream breaks off.
     """
-    generation = await (_streamed(model, prompt, sampling) if listening() else model.agenerate(prompt, sampling))
-    count_confidence(generation.tokens)
+    if not listening():
+        generation = await model.agenerate(prompt, sampling)
+    else:
+        generation = await _streamed(model, prompt, _telling(model, sampling))
+        if generation.tokens and listening_to_tokens():
+            emit(TokensWritten.of(generation.tokens))
+    if sampling.logprobs is not None:
+        count_confidence(generation.tokens)
     return generation
+
+
+def _telling(model: LanguageModel, sampling: Sampling) -> Sampling:
+    """``sampling`` with log-probabilities if someone listens to them. A model without token ids speaks a format in which the server may
+    have none, which it would tell only after it has written: no answer is risked for a shade."""
+    if sampling.logprobs is None and listening_to_tokens() and {"logprobs", "token_ids"} <= model.capabilities:
+        return replace(sampling, logprobs=0)
+    return sampling
 
 
 def count_confidence(tokens: Sequence[Token]) -> None:

@@ -21,6 +21,7 @@ _ROOMS: dict[str, str] = {
     "Message": "rag.core.types",
     "Passage": "rag.core.types",
     "Sampling": "rag.core.types",
+    "SamplingRequest": "rag.core.types",
     "Token": "rag.core.types",
     "Batcher": "rag.core.batcher",
     "Branch": "rag.core.ports",

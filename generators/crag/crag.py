@@ -18,7 +18,7 @@ from rag.core.errors import InputError
 from rag.core.protocols import LanguageModel, Retriever
 from rag.core.registry import component
 from rag.core.trace import count, note
-from rag.core.types import Answer, Filter, Hit
+from rag.core.types import Answer, Filter, Hit, SamplingRequest
 from retrievers.prompting import Language, check_positive, check_question, prompt_language
 
 Action = Literal["correct", "incorrect", "ambiguous"]
@@ -85,7 +85,14 @@ class CRAG:
         upper, lower = _PRESETS[name]
         return cls(model, upper=upper, lower=lower, **settings)
 
-    async def run(self, question: str, retriever: Retriever, fallback: Retriever = NotConnected(), filter: Filter | None = None) -> Answer:
+    async def run(
+        self,
+        question: str,
+        retriever: Retriever,
+        fallback: Retriever = NotConnected(),
+        filter: Filter | None = None,
+        sampling: SamplingRequest | None = None,
+    ) -> Answer:
         """Answer ``question`` from what ``retriever`` and, where that does not do, ``fallback`` find; ``filter`` holds for both.
 
         The port ``fallback`` may stay open: then doubtful passages are used as they are, and bad ones make the answer the fixed sentence,
@@ -106,7 +113,8 @@ class CRAG:
         if not knowledge:
             why = _NO_FALLBACK if lacking else "nothing else was found to answer from"
             return refusal(prompt_language(self.language, question), f"{verdict}; {why}")
-        answer = await self._reader.read(question, [replace(hit, rank=rank) for rank, hit in enumerate(knowledge, start=1)])
+        ranked = [replace(hit, rank=rank) for rank, hit in enumerate(knowledge, start=1)]
+        answer = await self._reader.read(question, ranked, sampling)
         return replace(answer, notes=(f"{verdict}; {_NO_FALLBACK}", *answer.notes)) if lacking else answer
 
     def _told(self, action: Action, judged: Sequence[float]) -> str:

@@ -67,6 +67,10 @@ def _check_sampling(sampling: Sampling) -> None:
         raise InputError(f"logprob_ids holds at most {MAX_LOGPROBS} token ids from 0, not {sampling.logprob_ids!r}")
     if sampling.until is not None and not callable(sampling.until):
         raise InputError(f"until is None or a function of the text so far, not {sampling.until!r}")
+    for name in ("presence_penalty", "frequency_penalty"):
+        penalty = getattr(sampling, name)
+        if not _finite(penalty) or not -2 <= penalty <= 2:
+            raise InputError(f"{name} is a number from -2 to 2, not {penalty!r}")
     if sampling.seed is not None and (not _whole(sampling.seed) or not 0 <= sampling.seed < 2**63):
         raise InputError(f"seed is None or a whole number from 0 to 2**63 - 1, not {sampling.seed!r}")
     stop: Any = sampling.stop

@@ -27,6 +27,7 @@ def payload(model: str, ids: Sequence[int], sampling: Sampling, stream: bool = F
     }
     if sampling.seed is not None:
         request["seed"] = sampling.seed
+    request |= penalties(sampling)
     if sampling.logit_bias:
         request["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
     if sampling.logprob_ids:
@@ -39,6 +40,12 @@ def payload(model: str, ids: Sequence[int], sampling: Sampling, stream: bool = F
     if stream:
         request["stream"] = True
     return request
+
+
+def penalties(sampling: Sampling) -> dict[str, float]:
+    """The penalties that are set, under the names that vLLM and OpenAI share. Not all servers of this format know them."""
+    given = {"presence_penalty": sampling.presence_penalty, "frequency_penalty": sampling.frequency_penalty}
+    return {name: value for name, value in given.items() if value}
 
 
 def _alternatives(sampling: Sampling) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,7 @@ class Writing:
         self.text = ""
         self.finish: Literal["stop", "length"] | None = None
         self._tokens: list[Token] = []
+        self._seen: Counter[int] = Counter()
         self._told = 0
         self._spell = spell
         self._detokenizer = Detokenizer(decode, self.ids[-6:])
@@ -54,10 +56,13 @@ class Writing:
         """Pick the next token from ``logits`` [vocabulary] by this row's own sampling."""
         import torch
 
-        if self.sampling.logit_bias:
+        presence, frequency = self.sampling.presence_penalty, self.sampling.frequency_penalty
+        if self.sampling.logit_bias or presence or frequency:
             logits = logits.clone()
             for token, bias in self.sampling.logit_bias.items():
                 logits[token] += bias
+            for token, times in self._seen.items():  # of what was written, not of the prompt, as OpenAI and vLLM define them
+                logits[token] -= presence + frequency * times
         if self.sampling.temperature < 1e-5:
             return int(logits.argmax())
         probabilities = torch.softmax(logits / self.sampling.temperature, dim=-1)
@@ -71,6 +76,7 @@ class Writing:
     def take(self, token: int, logits: torch.Tensor, end_tokens: frozenset[int]) -> bool:
         """Append ``token``; return whether the row goes on."""
         self.written += 1
+        self._seen[token] += 1
         start = len(self.text)
         ends = token in end_tokens
         piece = "" if ends else self._detokenizer.add(token)

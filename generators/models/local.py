@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
+from generators.models.calling import called, streamed
 from generators.models.checks import check_scored, check_text, checked, fitted, parted
 from generators.models.decoding import Engine, Reading, Writing
 from generators.models.embedded import resolve, without_progress_bars
@@ -34,7 +36,7 @@ class Local:
 
     Calls in flight are gathered into batches of at most ``max_batch`` prompts; each row keeps its own sampling, and greedy text depends on
     the company in the batch only through float rounding. Log-probabilities are those of the model's own distribution, before bias,
-    temperature and top_p. ``max_tokens`` is cut to what the window leaves; `PromptTooLong` if that is nothing.
+    penalties, temperature and top_p. ``max_tokens`` is cut to what the window leaves; `PromptTooLong` if that is nothing.
     """
 
     def __init__(
@@ -66,6 +68,9 @@ class Local:
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
+        return await called("chat", "local", self.name, self._generated(prompt, sampling), sampling)
+
+    async def _generated(self, prompt: Prompt, sampling: Sampling) -> Generation:
         writing = await self._writing(prompt, sampling)
         try:
             generation = await self._shared.batcher(writing)
@@ -76,6 +81,11 @@ class Local:
 
     async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         """Yield text pieces as they are written and, last, the `Generation`; the pieces join to its text."""
+        async with aclosing(streamed("local", self.name, self._pieces(prompt, sampling), sampling)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[str | Generation, None]:
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -111,6 +121,9 @@ class Local:
         """
         checked(prompt)
         check_text(continuation, "the continuation")
+        return await called("score", "local", self.name, self._scored(prompt, continuation))
+
+    async def _scored(self, prompt: Prompt, continuation: str) -> Generation:
         parts = await self._shared.ready()
         before, after = self._encode(prompt), self._encode(continuation, special=False)
         check_scored(len(before) + len(after), parts.window, self.name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from generators.models.calling import called, streamed
 from generators.models.checks import check_text, checked, messages_json
+from generators.models.completion import penalties
 from generators.models.http import HttpClient
 from generators.models.offsets import align
 from generators.models.together import together
@@ -73,6 +75,9 @@ class OpenAICompatible:
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one answer to ``prompt``."""
         checked(prompt, sampling)
+        return await called("chat", "openai", self.model, self._written(prompt, sampling), sampling)
+
+    async def _written(self, prompt: Prompt, sampling: Sampling) -> Generation:
         answer = await self._http.post("/chat/completions", self._payload(prompt, sampling))
         reply = _Reply(self._http.address)
         reply.add(answer, "message")
@@ -83,6 +88,11 @@ class OpenAICompatible:
     async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         """Yield text pieces as the server writes them and, last, the `Generation`; the pieces join to its text."""
         checked(prompt, sampling)
+        async with aclosing(streamed("openai", self.model, self._writing(prompt, sampling), sampling)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _writing(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[str | Generation, None]:
         reply = _Reply(self._http.address)
         payload = {**self._payload(prompt, sampling), "stream": True, "stream_options": {"include_usage": True}}
         try:
@@ -145,6 +155,7 @@ class OpenAICompatible:
             request["stop"] = list(sampling.stop)
         if sampling.seed is not None:
             request["seed"] = sampling.seed
+        request |= penalties(sampling)
         if sampling.logit_bias:
             request["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
         if sampling.logprob_ids:

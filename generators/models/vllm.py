@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generators.models.calling import called, streamed
 from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
 from generators.models.completion import Completion, payload, scored
 from generators.models.http import HttpClient, StreamBroken
@@ -103,12 +104,15 @@ class VLLM:
         """Write one continuation of ``prompt``."""
         checked(prompt, sampling)
         async with self._worn():
-            return await self._written(prompt, sampling)
+            return await called("chat", "vllm", await self._name(), self._written(prompt, sampling), sampling)
 
     async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         """Yield text pieces as the server writes them and, last, the `Generation`; the pieces join to its text."""
         checked(prompt, sampling)
-        async with self._worn(), aclosing(self._writing(prompt, sampling)) as pieces:
+        async with (
+            self._worn(),
+            aclosing(streamed("vllm", await self._name(), self._writing(prompt, sampling), sampling)) as pieces,
+        ):
             async for piece in pieces:
                 yield piece
 
@@ -122,7 +126,7 @@ class VLLM:
         checked(prompt)
         check_text(continuation, "the continuation")
         async with self._worn():
-            return await self._scored(prompt, continuation)
+            return await called("score", "vllm", await self._name(), self._scored(prompt, continuation))
 
     async def acount(self, prompt: Prompt) -> int:
         """Tokens that ``prompt`` takes, the chat template included."""

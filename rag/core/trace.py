@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -155,6 +156,7 @@ Event = Union[TextDelta, TokensWritten, Retrieved, Doubted, Judged, ToolCalled, 
 
 current_span: ContextVar[Span | None] = ContextVar("graft_span", default=None)
 _sink: ContextVar[Callable[[Any], object] | None] = ContextVar("graft_sink", default=None)
+_tokens: ContextVar[bool] = ContextVar("graft_tokens", default=False)
 
 
 def emit(event: Any) -> None:
@@ -167,6 +169,21 @@ def emit(event: Any) -> None:
 def listening() -> bool:
     """Whether someone listens: only then is it worth streaming a generation."""
     return _sink.get() is not None
+
+
+def listening_to_tokens() -> bool:
+    """Whether someone listens who also wants `TokensWritten`: only then is it worth asking a model for probabilities to show."""
+    return _tokens.get() and listening()
+
+
+@contextmanager
+def with_tokens(wanted: bool = True) -> Iterator[None]:
+    """Whoever listens to what runs inside also wants `TokensWritten` from methods that do without probabilities themselves."""
+    token = _tokens.set(wanted)
+    try:
+        yield
+    finally:
+        _tokens.reset(token)
 
 
 @contextmanager
@@ -183,7 +200,10 @@ def listener(sink: Callable[[Any], object] | None) -> Iterator[None]:
 def undertone() -> Iterator[None]:
     """Hold back the text of everything inside: it goes to a later node and is not the answer. Other events pass."""
     sink = _sink.get()
-    with listener(sink and (lambda event: None if isinstance(event, (TextDelta, TokensWritten)) else sink(event))):
+    with (
+        listener(sink and (lambda event: None if isinstance(event, (TextDelta, TokensWritten)) else sink(event))),
+        with_tokens(False),
+    ):
         yield
 
 
@@ -209,16 +229,29 @@ def note(text: str) -> None:
 @contextmanager
 def span(node: str) -> Iterator[Span]:
     """Open a span below the current one, for work inside a node that deserves its own line."""
+    with measured(node) as child:
+        token = current_span.set(child)
+        try:
+            yield child
+        finally:
+            current_span.reset(token)
+
+
+@contextmanager
+def measured(node: str) -> Iterator[Span]:
+    """`span`, without making it the current one: for an asynchronous generator, which between two pieces runs in its caller's context
+    and would leave its span there."""
     parent = current_span.get()
     child = Span(node, started=time.perf_counter())
     if parent is not None:
         parent.children.append(child)
-    token = current_span.set(child)
     try:
         yield child
+    except (CancelledError, GeneratorExit):
+        child.error = "cancelled"
+        raise
     except BaseException as error:
         child.error = f"{type(error).__name__}: {error}"
         raise
     finally:
-        current_span.reset(token)
         child.seconds = time.perf_counter() - child.started

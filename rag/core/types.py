@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Union
 
@@ -79,6 +79,7 @@ class Sampling:
     asks for these alternatives instead (capability "token_ids").
     ``stop`` strings end the text and are not part of it. ``logit_bias`` maps token ids to an addend on their logits. ``until`` is asked
     with the text so far, after each piece of it, whether that is enough: a model that can ends there (finish "stop") and saves the rest.
+    ``presence_penalty`` is taken from the logit of each token that was written already, ``frequency_penalty`` as often as it was.
     """
 
     max_tokens: int = 256
@@ -90,6 +91,28 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
     logprob_ids: tuple[int, ...] = ()
     until: Callable[[str], bool] | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRequest:
+    """What one run asks of the writing of its answer, in the place of the pipeline's own settings; None leaves a setting as it is.
+
+    A method that takes it has a port ``sampling``. ``max_tokens`` can only lower what the pipeline allows.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+
+    def applied_to(self, sampling: Sampling) -> Sampling:
+        """``sampling`` with what is asked for."""
+        asked = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        return replace(sampling, **asked | {"max_tokens": min(sampling.max_tokens, asked.get("max_tokens", sampling.max_tokens))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +165,17 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final answer. ``sources[n - 1]`` is what "[n]" refers to; ``notes`` are remarks for the reader (what was dropped, a limit)."""
+    """A final answer. ``sources[n - 1]`` is what "[n]" refers to; ``notes`` are remarks for the reader (what was dropped, a limit).
+
+    ``finish`` is "length" where the model was cut off by ``max_tokens``, as far as the method tells.
+    """
 
     text: str
     citations: tuple[Citation, ...] = ()
     sources: tuple[Hit, ...] = ()
     refused: bool = False
     notes: tuple[str, ...] = ()
+    finish: Literal["stop", "length"] = "stop"
 
     def __str__(self) -> str:
         lines = [self.text]

@@ -15,7 +15,9 @@ from sse_starlette import EventSourceResponse
 from rag.core.deadline import within
 from rag.core.engine import Run
 from rag.core.errors import ModelUnavailable
-from rag.core.trace import TextDelta
+from rag.core.trace import TextDelta, with_tokens
+from rag.core.types import SamplingRequest
+from rag.core.typing import accepts
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.observe.recorder import Recorder, recorder_of
 from rag.serve.waiting import GONE, GivenUp, Limited, disconnected, late, unless
@@ -35,22 +37,38 @@ Writer = Callable[[Sequence[Any], Limited], AsyncIterator[str]]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of which pipeline, served as ``model``. ``seconds``: how long the caller wants to wait at most. ``early``: a stream
-    begins with the first event of any kind, not with the first words; what goes wrong between the two is then an event of the stream."""
+    """What is asked of which pipeline, served as ``model``. ``seconds``: how long the caller wants to wait at most. ``events``: a stream
+    tells of all that happens and begins with the first event of any kind, not with the first words; what goes wrong between the two is
+    then an event of the stream. ``sampled``: the pipeline takes how the answer is to be sampled."""
 
     model: str
     pipeline: Pipeline
     text: str
     inputs: Mapping[str, Any]
     seconds: float | None = None
-    early: bool = False
+    events: bool = False
+    sampled: bool = False
 
     @classmethod
-    def of(cls, model: str, pipeline: Pipeline, text: str, given: GraftOptions | None) -> Question:
-        """With what the request's own part, ``graft``, asks for."""
+    def of(cls, model: str, pipeline: Pipeline, text: str, given: GraftOptions | None, sampling: SamplingRequest | None = None) -> Question:
+        """With what the request's own part, ``graft``, asks for, and ``sampling`` for whichever nodes write the answer and take it."""
+        ports = _sampling_ports(pipeline)
+        inputs: dict[str, Any] = {} if sampling is None else dict.fromkeys(ports, sampling)
         if given is None:
-            return cls(model, pipeline, text, {})
-        return cls(model, pipeline, text, {} if given.filter is None else {"filter": given.filter}, given.timeout, given.events)
+            return cls(model, pipeline, text, inputs, sampled=bool(ports))
+        if given.filter is not None:
+            inputs["filter"] = given.filter
+        return cls(model, pipeline, text, inputs, given.timeout, given.events, bool(ports))
+
+
+def _sampling_ports(pipeline: Pipeline) -> list[str]:
+    """The open ports, as "node.port", of the nodes whose text is the answer that take a `SamplingRequest`. What else a pipeline has its
+    model write (queries, notes) is its own business."""
+    return [
+        f"{step.name}.{port.name}"
+        for step, port in pipeline.plan.open_ports
+        if step.final and port.name == "sampling" and accepts(port.type, SamplingRequest())
+    ]
 
 
 async def in_time(request: Request, work: Coroutine[Any, Any, Any], seconds: float | None = None) -> Response:
@@ -114,8 +132,8 @@ class Asking:
         async def begun() -> list[Any]:
             await place.enter_async_context(self.admission.turn())
             recorder.admitted()
-            with within(seconds):
-                return await first_words(events, question.early)
+            with within(seconds), with_tokens(question.events):
+                return await first_words(events, question.events)
 
         try:
             breaker.check()

@@ -31,7 +31,7 @@ class Completion:
         """The answer in one piece. Raises the run's error."""
         answer = as_answer(run.value)
         message = {"role": "assistant", "content": answer.text, "refusal": None, "graft": self._graft(answer)}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(run.trace)}
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Completion:
         if revised:
             graft["text"] = answer.text
             graft["notes"].append("the text was revised after it was streamed; the final text is in graft.text")
-        return {**self.chunk({}, "stop"), "graft": graft}
+        return {**self.chunk({}, answer.finish), "graft": graft}
 
     def usage_chunk(self, trace: Span) -> dict[str, Any]:
         """The piece that `stream_options.include_usage` asks for."""

@@ -26,8 +26,15 @@ class TextCompletion:
     def whole(self, run: Run) -> dict[str, Any]:
         """The answer in one piece. Raises the run's error."""
         answer = self.told.whole(run)
-        message = answer["choices"][0]["message"]
-        choice = {"index": 0, "text": message["content"], "logprobs": None, "finish_reason": "stop", "graft": message["graft"]}
+        told = answer["choices"][0]
+        message = told["message"]
+        choice = {
+            "index": 0,
+            "text": message["content"],
+            "logprobs": None,
+            "finish_reason": told["finish_reason"],
+            "graft": message["graft"],
+        }
         return {**answer, "object": "text_completion", "choices": [choice]}
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:

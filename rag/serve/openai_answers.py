@@ -178,7 +178,7 @@ class ChatChoice(BaseModel):
     index: Literal[0]
     message: AssistantMessage
     logprobs: None
-    finish_reason: Literal["stop"]
+    finish_reason: Literal["stop", "length"]
 
 
 class ChatAnswer(BaseModel):
@@ -205,7 +205,7 @@ class ChatPiece(BaseModel):
     index: Literal[0]
     delta: Delta
     logprobs: None
-    finish_reason: Literal["stop"] | None
+    finish_reason: Literal["stop", "length"] | None
 
 
 class ChatChunk(BaseModel):
@@ -226,7 +226,7 @@ class TextChoice(BaseModel):
     index: Literal[0]
     text: str
     logprobs: None
-    finish_reason: Literal["stop"]
+    finish_reason: Literal["stop", "length"]
     graft: Grounds
 
 
@@ -247,7 +247,7 @@ class TextPiece(BaseModel):
     index: Literal[0]
     text: str
     logprobs: None
-    finish_reason: Literal["stop"] | None
+    finish_reason: Literal["stop", "length"] | None
 
 
 class TextChunk(BaseModel):

@@ -1,8 +1,9 @@
 """The requests that are taken, checked strictly: a number is a number (not "10", true or NaN), and an unknown field is refused.
 
-OpenAI's fields fall in three groups. Used: ``model``, ``messages`` or ``prompt``, ``stream``, ``stream_options``. Accepted and not
-followed, because the pipeline decides how its model writes (`NotFollowed`; the answer names those that were set). Refused with 400, because
-the answer would not be what was asked for: tools, several choices, log-probabilities, structured output, stop strings (`Refused`).
+OpenAI's fields fall in four groups. Used: ``model``, ``messages`` or ``prompt``, ``stream``, ``stream_options``. Followed if the method
+that answers takes a `SamplingRequest` (`Sampled`). Accepted and not followed (`NotFollowed`); the answer names those that were set in vain.
+Refused with 400, because the answer would not be what was asked for: tools, several choices, log-probabilities, structured output, stop
+strings (`Refused`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from rag.core.types import SamplingRequest
 from rag.serve.errors import RequestError
 
 MAX_K = 100
@@ -32,6 +34,13 @@ class Strict(BaseModel):
 
 class NotFollowed:
     """Marks a field that is accepted and checked, and then not followed."""
+
+
+class Sampled:
+    """Marks a field that says how to write the answer, as ``setting`` of a `SamplingRequest`."""
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
 
 
 class Refused:
@@ -56,11 +65,12 @@ class Refused:
 Text = Annotated[str | None, Field(max_length=1_000)]
 _Ignored = Annotated[Text, NotFollowed()]
 _IgnoredFlag = Annotated[bool | None, NotFollowed()]
-_Penalty = Annotated[float | None, Field(ge=-2, le=2), NotFollowed()]
-_Tokens = Annotated[int | None, Field(ge=1, le=2**31 - 1), NotFollowed()]
-_Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), NotFollowed()]
-_Temperature = Annotated[float | None, Field(ge=0, le=2), NotFollowed()]
-_TopP = Annotated[float | None, Field(gt=0, le=1), NotFollowed()]
+_FrequencyPenalty = Annotated[float | None, Field(ge=-2, le=2), Sampled("frequency_penalty")]
+_PresencePenalty = Annotated[float | None, Field(ge=-2, le=2), Sampled("presence_penalty")]
+_Tokens = Annotated[int | None, Field(ge=1, le=2**31 - 1), Sampled("max_tokens")]
+_Seed = Annotated[int | None, Field(ge=-(2**63), lt=2**63), Sampled("seed")]
+_Temperature = Annotated[float | None, Field(ge=0, le=2), Sampled("temperature")]
+_TopP = Annotated[float | None, Field(gt=0, le=1), Sampled("top_p")]
 _Unsupported = Annotated[Any, Refused()]
 
 
@@ -112,8 +122,8 @@ class ChatRequest(Strict):
     stream_options: StreamOptions | None = None
     graft: GraftOptions | None = None
     n: Annotated[int | None, Refused(1)] = None
-    frequency_penalty: _Penalty = None
-    presence_penalty: _Penalty = None
+    frequency_penalty: _FrequencyPenalty = None
+    presence_penalty: _PresencePenalty = None
     max_completion_tokens: _Tokens = None
     max_tokens: _Tokens = None
     metadata: Annotated[dict[str, str] | None, NotFollowed()] = None
@@ -150,9 +160,9 @@ class ChatRequest(Strict):
             raise RequestError(400, "messages: there is no message of the role 'user' to answer", code="invalid_value")
         return checked_text(turns[-1].text, "messages: the last user message")
 
-    def remarks(self) -> list[str]:
-        """What was given and not followed, for the answer's notes."""
-        remarks = not_followed(self)
+    def remarks(self, sampled: bool = False) -> list[str]:
+        """What was given and not followed, for the answer's notes. ``sampled``: the pipeline takes a `SamplingRequest`."""
+        remarks = not_followed(self, sampled=sampled)
         if len(self.messages) > 1:
             remarks.append(f"only the last user message was read, not the other {len(self.messages) - 1}")
         return remarks
@@ -175,8 +185,8 @@ class CompletionRequest(Strict):
     graft: GraftOptions | None = None
     n: Annotated[int | None, Refused(1)] = None
     best_of: Annotated[int | None, Refused(1)] = None
-    frequency_penalty: _Penalty = None
-    presence_penalty: _Penalty = None
+    frequency_penalty: _FrequencyPenalty = None
+    presence_penalty: _PresencePenalty = None
     max_tokens: _Tokens = None
     seed: _Seed = None
     temperature: _Temperature = None
@@ -193,9 +203,9 @@ class CompletionRequest(Strict):
         refuse_unsupported(self)
         return checked_text(self.prompt if isinstance(self.prompt, str) else self.prompt[0], "prompt")
 
-    def remarks(self) -> list[str]:
-        """What was given and not followed, for the answer's notes."""
-        return not_followed(self)
+    def remarks(self, sampled: bool = False) -> list[str]:
+        """What was given and not followed, for the answer's notes. ``sampled``: the pipeline takes a `SamplingRequest`."""
+        return not_followed(self, sampled=sampled)
 
 
 class RetrieveRequest(Strict):
@@ -214,10 +224,24 @@ def refuse_unsupported(request: Strict) -> None:
                 mark.check(name, getattr(request, name))
 
 
-def not_followed(request: Strict, why: str = "the pipeline decides how its model writes") -> list[str]:
-    """One note that names the fields marked `NotFollowed` that were given; nothing if there are none."""
+def sampling_of(request: Strict) -> SamplingRequest | None:
+    """What the fields marked `Sampled` ask for; None if none was given. Of two that mean the same, the smaller one holds."""
+    asked: dict[str, Any] = {}
+    for name, field in type(request).model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Sampled) and (value := getattr(request, name)) is not None:
+                asked[mark.setting] = min(value, asked.get(mark.setting, value))
+    if "seed" in asked:
+        asked["seed"] %= 2**63  # models take no negative ones; the same seed still gives the same text
+    return SamplingRequest(**asked) if asked else None
+
+
+def not_followed(request: Strict, why: str = "the pipeline decides how its model writes", *, sampled: bool = False) -> list[str]:
+    """One note that names the fields that were given and are marked `NotFollowed` or, unless they are ``sampled``, `Sampled`; nothing if
+    there are none."""
+    kinds = (NotFollowed,) if sampled else (NotFollowed, Sampled)
     fields = type(request).model_fields.items()
-    marked = sorted(name for name, field in fields if any(isinstance(mark, NotFollowed) for mark in field.metadata))
+    marked = sorted(name for name, field in fields if any(isinstance(mark, kinds) for mark in field.metadata))
     given = [name for name in marked if getattr(request, name) is not None]
     return [f"not followed: {', '.join(given)} ({why})"] if given else []
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import pytest
 
 from generators.write import most_that_fit, remarks, write
 from rag.core.errors import InputError, ModelError
-from rag.core.trace import TextDelta, listener, span
+from rag.core.trace import TextDelta, TokensWritten, listener, span, undertone, with_tokens
 from rag.core.types import Generation, Sampling
 from tests.generators.conftest import ScriptedModel
 
@@ -122,6 +123,54 @@ def test_remarks():
     assert remarks(Generation("fine"), 5) == []
     assert remarks(Generation(" \n"), 5) == ["the model wrote no text"]
     assert remarks(Generation("cut", finish="length"), 5) == ["the answer was cut off at max_tokens=5"]
+
+
+SURE = frozenset({"logprobs", "token_ids"})
+
+
+def heard_with_tokens(model, sampling=Sampling()):
+    heard = []
+    with span("answer") as seen, listener(heard.append), with_tokens():
+        asyncio.run(write(model, "prompt", sampling))
+    return heard, seen
+
+
+def test_who_wants_probabilities_gets_them_once_the_text_is_whole():
+    model = ScriptedModel("one two", logprob=lambda token: math.log(0.25), capabilities=SURE)
+    heard, seen = heard_with_tokens(model)
+    assert heard == [TextDelta("one"), TextDelta(" two"), TokensWritten((("one", pytest.approx(0.25)), (" two", pytest.approx(0.25))))]
+    assert model.samplings == [Sampling(logprobs=0)]
+    assert "logprob" not in seen.counts  # nobody asked for the model's confidence
+
+
+@pytest.mark.parametrize("capabilities", [frozenset(), frozenset({"logprobs"}), frozenset({"token_ids"})])
+def test_a_model_that_may_have_none_is_not_asked_for_probabilities(capabilities):
+    model = ScriptedModel("one two", capabilities=capabilities)
+    heard, _ = heard_with_tokens(model)
+    assert heard == [TextDelta("one"), TextDelta(" two")]
+    assert model.samplings == [Sampling()]
+
+
+def test_probabilities_that_were_asked_for_anyway_are_told_as_they_are():
+    model = ScriptedModel("one two", capabilities=frozenset({"logprobs"}))
+    heard, seen = heard_with_tokens(model, Sampling(logprobs=3))
+    assert isinstance(heard[-1], TokensWritten)
+    assert model.samplings == [Sampling(logprobs=3)]
+    assert seen.counts["logprob_tokens"] == 2
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_nobody_asks_for_probabilities_that_nobody_hears(wanted):
+    model = ScriptedModel("one two", capabilities=SURE)
+    heard = []
+    with with_tokens(wanted):
+        asyncio.run(write(model, "prompt", Sampling()))
+        with listener(heard.append), undertone():
+            asyncio.run(write(model, "prompt", Sampling()))
+    with listener(heard.append):
+        asyncio.run(write(model, "prompt", Sampling()))
+    assert model.samplings == [Sampling()] * 3
+    assert not any(isinstance(event, TokensWritten) for event in heard)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -32,8 +32,6 @@ log = logging.getLogger("graft.serve")
 
 MAX_SPANS = 500
 """Spans of one request; what a method does beyond that is counted in ``graft.spans.left_out``."""
-_CHAT = "chat "
-"""How a model names the span of one call, if it opens one (`rag.core.trace.span`). Without it the calls are summed in their node's span."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
@@ -185,18 +183,22 @@ class _Writing:
             }
             attributes |= {key: value for key, value in found.items() if value is not None}
             return f"retrieval {tree.source(span)}", SpanKind.CLIENT, attributes
-        if "calls" not in span.counts:
+        operation = tree.operation(span)
+        if operation is None and "calls" not in span.counts:
             return span.node, SpanKind.INTERNAL, attributes
-        called = span.node.startswith(_CHAT)
-        attributes |= {
-            "gen_ai.operation.name": "chat",
-            **self._writer,
-            **({"gen_ai.request.model": span.node.removeprefix(_CHAT)} if called else {}),
-            "gen_ai.usage.input_tokens": int(span.counts.get("prompt_tokens", 0)),
-            "gen_ai.usage.output_tokens": int(span.counts.get("generated_tokens", 0)),
-            "graft.model.calls": int(span.counts["calls"]),
-        }
-        return span.node, SpanKind.CLIENT if called else SpanKind.INTERNAL, attributes
+        attributes |= {"gen_ai.operation.name": operation or "chat", **self._writer}
+        if operation is not None:
+            attributes["gen_ai.request.model"] = span.node.removeprefix(operation).strip()
+            attributes |= {f"gen_ai.request.{name}": value for name, value in tree.request(span).items()}
+            if "provider" in span.inputs:
+                attributes["gen_ai.provider.name"] = span.inputs["provider"]
+            if span.output in ("stop", "length"):
+                attributes["gen_ai.response.finish_reasons"] = [span.output]
+        if "calls" in span.counts:  # else it failed, or was left, before anybody could tell
+            attributes["gen_ai.usage.input_tokens"] = int(span.counts.get("prompt_tokens", 0))
+            attributes["gen_ai.usage.output_tokens"] = int(span.counts.get("generated_tokens", 0))
+            attributes["graft.model.calls"] = int(span.counts["calls"])
+        return span.node, SpanKind.INTERNAL if operation is None else SpanKind.CLIENT, attributes
 
     def _run(self) -> tuple[str, Any, dict[str, Any]]:
         from opentelemetry.trace import SpanKind

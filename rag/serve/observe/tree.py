@@ -1,11 +1,24 @@
-"""What a span of a run's trace tells: whether it was a retrieval, of how many hits, and whether it came to its end."""
+"""What a span of a run's trace tells: a retrieval, of how many hits; a call of a model, asked how; whether it came to its end."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from rag.core.trace import Span
 
 _CALL = "call "
 """How the span of a call edge begins (`rag.core.calls`)."""
+_MODEL_CALLS = ("chat", "score")
+"""How that of a call of a model begins (`generators.models.calling`), before its name. No node can be named so."""
+_REQUEST: Mapping[str, Callable[[str], float]] = {
+    "max_tokens": int,
+    "temperature": float,
+    "top_p": float,
+    "seed": int,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+}
 
 
 def is_call(span: Span) -> bool:
@@ -39,6 +52,21 @@ def hits(span: Span) -> int | None:
         return None
     k = asked_for(span)
     return int(number) if k is None else min(int(number), k)
+
+
+def operation(span: Span) -> str | None:
+    """What a call of a model did, "chat" or "score"; None for other spans."""
+    kind, space, _ = span.node.partition(" ")
+    return kind if space and kind in _MODEL_CALLS else None
+
+
+def request(span: Span) -> dict[str, float]:
+    """How the model was asked to write, by the names of `rag.core.types.Sampling`, as far as the span tells."""
+    found: dict[str, float] = {}
+    for name, kind in _REQUEST.items():
+        with suppress(KeyError, ValueError):  # a span of one's own may tell other things under these names
+            found[name] = kind(span.inputs[name])
+    return found
 
 
 def ended(span: Span) -> bool:

@@ -12,7 +12,7 @@ from rag.serve.chat import Completion, stream
 from rag.serve.contract import ANSWERING, Events, documented
 from rag.serve.limits import read_body
 from rag.serve.openai_answers import ChatAnswer, ChatChunk, Error
-from rag.serve.openai_types import ChatRequest, parse
+from rag.serve.openai_types import ChatRequest, parse, sampling_of
 from rag.serve.service import Service
 
 
@@ -37,12 +37,12 @@ class _Chat:
         """The last user message is the question; see `rag.serve.openai_types` for what else is read, ignored and refused."""
         asked = parse(ChatRequest, await read_body(request))
         text = asked.question()
-        question = Question.of(asked.model, self.service.pipeline(asked.model), text, asked.graft)
-        events = asked.graft is not None and asked.graft.events
+        question = Question.of(asked.model, self.service.pipeline(asked.model), text, asked.graft, sampling_of(asked))
+        remarks, events = asked.remarks(question.sampled), question.events
         if not asked.stream:
-            remarks = [*asked.remarks(), *(["not followed: graft.events (only a stream tells of steps)"] if events else [])]
+            remarks = [*remarks, *(["not followed: graft.events (only a stream tells of steps)"] if events else [])]
             whole = Completion(asked.model, remarks)
             return await self.service.asking.whole(request, question, lambda run: JSONResponse(whole.whole(run)))
-        completion = Completion(asked.model, asked.remarks(), events)
+        completion = Completion(asked.model, remarks, events)
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         return await self.service.asking.streamed(request, question, lambda first, others: stream(completion, first, others, usage))

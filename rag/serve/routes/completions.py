@@ -13,7 +13,7 @@ from rag.serve.completions import TextCompletion
 from rag.serve.contract import ANSWERING, Events, documented
 from rag.serve.limits import read_body
 from rag.serve.openai_answers import Error, TextAnswer, TextChunk
-from rag.serve.openai_types import CompletionRequest, parse
+from rag.serve.openai_types import CompletionRequest, parse, sampling_of
 from rag.serve.service import Service
 
 
@@ -38,8 +38,8 @@ class _Completions:
         """The prompt is the question; see `rag.serve.openai_types` for what else is read, ignored and refused."""
         asked = parse(CompletionRequest, await read_body(request))
         text = asked.question()
-        question = Question.of(asked.model, self.service.pipeline(asked.model), text, asked.graft)
-        completion = TextCompletion.of(asked.model, asked.remarks(), asked.graft is not None and asked.graft.events)
+        question = Question.of(asked.model, self.service.pipeline(asked.model), text, asked.graft, sampling_of(asked))
+        completion = TextCompletion.of(asked.model, asked.remarks(question.sampled), question.events)
         if not asked.stream:
             return await self.service.asking.whole(request, question, lambda run: JSONResponse(completion.whole(run)))
         usage = asked.stream_options is not None and asked.stream_options.include_usage

@@ -35,6 +35,8 @@ def test_bad_prompts(prompt: Any, words: str) -> None:
         *[("max_tokens", v) for v in (0, -1, 1.5, "10", None, True, float("nan"))],
         *[("temperature", v) for v in (-0.1, 1e308, float("nan"), float("inf"), "1", None)],
         *[("top_p", v) for v in (0, -1, 1.01, float("nan"), "1", None)],
+        *[("presence_penalty", v) for v in (-2.01, 2.01, float("nan"), "1", None, True)],
+        *[("frequency_penalty", v) for v in (-2.01, 2.01, float("inf"), "1", None)],
         *[("logprobs", v) for v in (-1, 21, 1.0, "3", True)],
         *[("seed", v) for v in (-1, 2**63, 1.0, "3")],
         *[("stop", v) for v in ("abc", ("",), (3,), ("\ud800",))],
@@ -48,6 +50,7 @@ def test_bad_sampling_is_named(field: str, value: Any) -> None:
 
 def test_good_values_pass() -> None:
     checked("a", Sampling(1, 100, 1e-9, ("x",), 2**63 - 1, 20, {0: -100.0, 5: 100}))
+    checked("a", Sampling(presence_penalty=-2, frequency_penalty=2.0))
     checked([Message("system", ""), Message("user", "好\x00 ‮")], Sampling(2**31))
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from generators.models import local
+from generators.models.decoding import Writing
 from generators.models.local import Local
 from rag.core.errors import InputError, MissingCapability, ModelError, PromptTooLong
 from rag.core.registry import configuration
-from rag.core.trace import Span, current_span
+from rag.core.trace import Span, span
 from rag.core.types import Generation, Message, Sampling
 
 PROMPTS = ["the cat", "a stop string ends", "Paris is the capital of", "北京是", "z", "the dog ran to the cat and the dog ran to the cat"]
@@ -110,6 +111,29 @@ def test_a_seed_repeats_and_another_differs(tiny: Local) -> None:
     assert write(1) == write(1)
     assert len({write(seed) for seed in (1, 2, 3, 4)}) > 1
     assert len({write(None) for _ in range(4)}) > 1
+
+
+def test_a_penalty_on_what_was_written_forbids_to_repeat_it(tiny: Local) -> None:
+    def kinds(**penalty: float) -> int:
+        return len({token.id for token in tiny.generate("the cat", Sampling(max_tokens=30, logprobs=0, **penalty)).tokens})  # type: ignore[arg-type]
+
+    assert kinds() < kinds(presence_penalty=2.0)
+    assert kinds() < kinds(frequency_penalty=2.0)
+    assert kinds(presence_penalty=-2.0, frequency_penalty=-2.0) <= kinds()
+
+
+def test_penalties_are_those_of_openai() -> None:
+    torch = pytest.importorskip("torch")
+    row = Writing([0], Sampling(presence_penalty=0.5, frequency_penalty=0.25))
+    row.begin(lambda ids: "", str, torch.device("cpu"))
+    for token in (1, 1, 2):
+        row.take(token, torch.zeros(4), frozenset())
+    assert row.choose(torch.tensor([0.0, 1.02, 0.76, 0.0])) == 1  # 1.02 - 0.5 - 2 * 0.25 = 0.02, 0.76 - 0.5 - 0.25 = 0.01
+    assert row.choose(torch.tensor([0.0, 1.01, 0.77, 0.0])) == 2
+    assert row.choose(torch.tensor([0.0, 0.99, 0.74, 0.005])) == 3
+    logits = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    row.choose(logits)
+    assert logits.tolist() == [0.0, 1.0, 0.0, 0.0]  # log-probabilities are the model's own
 
 
 def test_a_tiny_top_p_is_greedy(tiny: Local) -> None:
@@ -268,18 +292,22 @@ def test_empty_continuation(tiny: Local) -> None:
         tiny.score("a", "")
 
 
-def test_counters_reach_the_span_of_the_caller(tiny: Local) -> None:
+def test_each_call_has_a_span_with_its_counters(tiny: Local) -> None:
     async def run() -> Span:
-        span = Span("test")
-        current_span.set(span)
-        await tiny.agenerate("the cat", Sampling(max_tokens=3))
-        await tiny.ascore("the cat", " sat")
-        return span
+        with span("test") as here:
+            await tiny.agenerate("the cat", Sampling(max_tokens=3))
+            await tiny.ascore("the cat", " sat")
+            async for _ in tiny.astream("the cat", Sampling(max_tokens=4)):
+                pass
+        return here
 
-    counts = asyncio.run(run()).counts
-    assert counts["calls"] == 2
-    assert counts["generated_tokens"] == 3
-    assert counts["prompt_tokens"] == 2 * tiny.count("the cat") + tiny.count(" sat")
+    here = asyncio.run(run())
+    taken = tiny.count("the cat")
+    assert [call.node for call in here.children] == [f"chat {tiny.name}", f"score {tiny.name}", f"chat {tiny.name}"]
+    assert [call.counts["generated_tokens"] for call in here.children] == [3, 0, 4]
+    assert [call.counts["prompt_tokens"] for call in here.children] == [taken, taken + tiny.count(" sat"), taken]
+    assert [call.output for call in here.children] == ["length", "stop", "length"]
+    assert (here.counts, here.total("calls")) == ({}, 3)
 
 
 def test_no_tokens_unless_asked(tiny: Local) -> None:

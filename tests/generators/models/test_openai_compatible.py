@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from generators.models.openai_compatible import OpenAICompatible
 from rag.core.errors import InputError, MissingCapability, ModelError, ModelRefused, ModelUnavailable
 from rag.core.registry import configuration
+from rag.core.trace import Span, span
 from rag.core.types import Generation, Message, Sampling
 
 TEXT = "Hi你"
@@ -49,6 +51,36 @@ def test_an_answer(script: Any) -> None:
         "seed": 3,
         "logit_bias": {"7": 1.0},
     }
+
+
+def test_penalties_are_sent_where_they_are_set(script: Any) -> None:
+    script.answers = [answer()]
+    model(script).generate("hello", Sampling(presence_penalty=0.5, frequency_penalty=-1.5))
+    body = json.loads(script.requests[0].content)
+    assert (body["presence_penalty"], body["frequency_penalty"]) == (0.5, -1.5)
+
+
+def test_each_call_has_a_span_with_its_counters(script: Any) -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+    script.answers = [answer(), stream_of(delta("Hi", None, "length"), usage)]
+
+    async def run() -> Span:
+        with span("test") as here:
+            await model(script).agenerate("hello")
+            async for _ in model(script).astream("hello", Sampling(max_tokens=2)):
+                pass
+        return here
+
+    here = asyncio.run(run())
+    assert [(call.node, call.inputs["provider"], call.output) for call in here.children] == [
+        ("chat m", "openai", "stop"),
+        ("chat m", "openai", "length"),
+    ]
+    assert [call.counts for call in here.children] == [
+        {"calls": 1, "prompt_tokens": 9, "generated_tokens": 3},
+        {"calls": 1, "prompt_tokens": 9, "generated_tokens": 2},
+    ]
+    assert here.counts == {}
 
 
 def test_a_string_becomes_one_user_message(script: Any) -> None:

@@ -13,7 +13,7 @@ from generators.models.vllm import VLLM
 from rag.core.errors import InputError, ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 from rag.core.registry import configuration
 from rag.core.sync import background_loop
-from rag.core.trace import Span, current_span, span
+from rag.core.trace import Span, span
 from rag.core.types import Generation, Message, Sampling
 
 # token id -> bytes; 2 ends the text, the others are a byte-level vocabulary with characters in pieces
@@ -242,7 +242,8 @@ def test_a_text_that_is_enough_ends_the_stream(server: Any) -> None:
     assert last_body(server)["stream"] is True
     assert (got.text, got.finish, got.generated_tokens) == ("Hi there", "stop", 2)
     assert [token.text for token in got.tokens] == ["Hi", " there"]
-    assert seen.counts == {"calls": 1, "prompt_tokens": 5, "generated_tokens": 2}
+    assert seen.children[0].counts == {"calls": 1, "prompt_tokens": 5, "generated_tokens": 2}
+    assert (seen.children[0].node, seen.children[0].output) == ("chat base", "stop")
     patient = model(server, model="base").generate("hello", Sampling(max_tokens=9, until=lambda text: False))
     assert (patient.text, patient.finish) == ("Hi there st", "length")
 
@@ -260,8 +261,8 @@ def test_a_broken_stream_that_nobody_saw_is_asked_for_again(server: Any) -> None
     with span("node") as seen:
         got = asyncio.run(model(server, model="base").agenerate("hello", Sampling(max_tokens=9, until=lambda text: False)))
     assert (got.text, got.finish) == ("Hi there", "stop")
-    assert seen.counts["calls"] == 2
-    assert "broke off" in seen.notes[0]
+    assert seen.total("calls") == 2
+    assert "broke off" in seen.children[0].notes[0]
 
 
 def test_what_is_remembered_cannot_be_changed_by_a_caller(server: Any) -> None:
@@ -345,16 +346,49 @@ def test_a_server_that_is_not_vllm(server: Any, path: str) -> None:
         model(server).generate("hello")
 
 
-def test_counters_reach_the_span_of_the_caller(server: Any) -> None:
+def test_each_call_has_a_span_with_its_counters(server: Any) -> None:
     completing(server, [10, 11], "Hi there")
 
     async def run() -> Span:
-        span = Span("test")
-        current_span.set(span)
-        await model(server).agenerate("hello")
-        return span
+        with span("test") as here:
+            await model(server).agenerate("hello", Sampling(max_tokens=9))
+            await model(server, adapter="worn").acount("hello")
+        return here
 
-    assert asyncio.run(run()).counts == {"calls": 1, "prompt_tokens": 5, "generated_tokens": 2}
+    (call,) = asyncio.run(run()).children
+    assert (call.node, call.output) == ("chat base", "stop")
+    assert call.inputs == {"provider": "vllm", "max_tokens": "9", "temperature": "0.0"}
+    assert call.counts == {"calls": 1, "prompt_tokens": 5, "generated_tokens": 2}
+
+
+def test_a_stream_that_is_left_has_a_span_with_what_was_written(server: Any) -> None:
+    server.routes["/v1/completions"] = lambda r: stream_of([answer_to({}, [10], "Hi", ""), answer_to({}, [11], " there")])
+
+    async def run() -> Span:
+        with span("test") as here:
+            pieces = model(server).astream("hello")
+            assert await anext(pieces) == "Hi"
+            await pieces.aclose()  # type: ignore[attr-defined]
+        return here
+
+    (call,) = asyncio.run(run()).children
+    assert (call.node, call.error) == ("chat base", "cancelled")
+    assert call.counts == {"calls": 1, "prompt_tokens": 5, "generated_tokens": 1}
+
+
+def test_a_server_that_fails_has_a_span_that_says_so(server: Any) -> None:
+    server.routes["/v1/completions"] = lambda r: httpx.Response(503, text="busy")
+    with span("test") as here, pytest.raises(ModelUnavailable):
+        asyncio.run(model(server).agenerate("hello"))
+    assert here.children[0].error.startswith("ModelUnavailable: ")
+
+
+def test_penalties_are_sent_where_they_are_set(server: Any) -> None:
+    completing(server, [10], "Hi")
+    model(server).generate("hello", Sampling(presence_penalty=0.5, frequency_penalty=-1.5))
+    assert (last_body(server)["presence_penalty"], last_body(server)["frequency_penalty"]) == (0.5, -1.5)
+    model(server).generate("hello")
+    assert not {"presence_penalty", "frequency_penalty"} & last_body(server).keys()
 
 
 def test_many_at_once_keep_their_order_and_raise_the_first_error_as_it_is(server: Any) -> None:

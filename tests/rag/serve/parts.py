@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from rag.core.batcher import Batcher
 from rag.core.errors import GraftError
 from rag.core.pipeline import Pipeline
 from rag.core.trace import count
-from rag.core.types import Filter, Generation, Hit, Passage, Prompt, Sampling
+from rag.core.types import Filter, Generation, Hit, Passage, Prompt, Sampling, Token
 from rag.serve.admission import Admission
 from rag.serve.app import create_app
 from rag.serve.asking import Asking
@@ -37,13 +38,17 @@ PASSAGE = Passage("safety/suits.md:0", "A suit may be worn outside for 90 minute
 class Scripted:
     """Writes ``text`` word by word. ``fails_at``: raise ``error`` before the piece of that number; ``hangs_at``: wait there for ever."""
 
-    def __init__(self, text: str = TEXT, error: GraftError | None = None, fails_at: int = 0, hangs_at: int = -1) -> None:
+    def __init__(
+        self, text: str = TEXT, error: GraftError | None = None, fails_at: int = 0, hangs_at: int = -1, offers: Iterable[str] = ()
+    ) -> None:
         self.text = text
         self.error = error
         self.fails_at = fails_at
         self.hangs_at = hangs_at
         self.cancelled = 0
+        self._offers = frozenset(offers)
         self.prompts: list[Prompt] = []
+        self.samplings: list[Sampling] = []
 
     @property
     def name(self) -> str:
@@ -55,7 +60,7 @@ class Scripted:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return frozenset()
+        return self._offers
 
     async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
         pieces = [piece async for piece in self.astream(prompt, sampling)]
@@ -64,7 +69,9 @@ class Scripted:
 
     async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         self.prompts.append(prompt)
-        words = self.text.split(" ")
+        self.samplings.append(sampling)
+        all_words = self.text.split(" ")
+        words = all_words[: sampling.max_tokens]
         for number, word in enumerate(words):
             if self.error is not None and number == self.fails_at:
                 raise self.error
@@ -76,7 +83,12 @@ class Scripted:
                     raise
             yield word if number == 0 else f" {word}"
         count(calls=1, prompt_tokens=40, generated_tokens=len(words))
-        yield Generation(self.text, prompt_tokens=40, generated_tokens=len(words), model="scripted")
+        finish: Literal["stop", "length"] = "stop" if words == all_words else "length"
+        yield Generation(" ".join(words), self._tokens(words, sampling), finish, 40, len(words), "scripted")
+
+    def _tokens(self, words: list[str], sampling: Sampling) -> tuple[Token, ...]:
+        """Each with a probability of a half; their offsets are of no interest here."""
+        return () if sampling.logprobs is None else tuple(Token(word, -1, -math.log(2), 0, 0) for word in words)
 
     async def ascore(self, prompt: Prompt, continuation: str) -> Generation:
         raise NotImplementedError
@@ -182,9 +194,11 @@ def listening(app: FastAPI) -> Iterator[str]:
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def bad_json(asked: dict[str, Any], text: str, number: str) -> dict[str, bytes]:

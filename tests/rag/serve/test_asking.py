@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from rag.core.deadline import remaining
 from rag.core.errors import ModelUnavailable
 from rag.core.pipeline import Pipeline
+from rag.core.types import Sampling, SamplingRequest
 from rag.serve.app import create_app
 from rag.serve.settings import Limits
 from tests.rag.serve.parts import Scripted, pipeline
@@ -162,6 +163,77 @@ def test_who_works_for_a_question_knows_how_long() -> None:
     asyncio.run(scenario())
     assert len(told) == 2
     assert all(left is not None and 6.0 < left <= 7.0 for left in told)
+
+
+async def echo(question: str, sampling: SamplingRequest | None = None) -> str:
+    return f"{question}: {sampling}"
+
+
+async def shout(text: str) -> str:
+    return text.upper()
+
+
+async def mislabelled(question: str, sampling: int = 7) -> str:
+    return f"{question}: {sampling}"
+
+
+def asked_of(pipe: Pipeline, **more: Any) -> tuple[str, list[str]]:
+    async def scenario() -> httpx.Response:
+        async with calling(create_app(pipe)) as client:
+            return await ask(client, **more)
+
+    message = asyncio.run(scenario()).json()["choices"][0]["message"]
+    return message["content"], message["graft"]["notes"]
+
+
+def test_who_writes_the_answer_and_takes_it_is_told_how_to_sample() -> None:
+    text, notes = asked_of(Pipeline().add("echo", echo), temperature=0.5, max_completion_tokens=3, user="ann")
+    assert text.endswith(f": {SamplingRequest(max_tokens=3, temperature=0.5)}")
+    assert notes == ["not followed: user (the pipeline decides how its model writes)"]
+    assert asked_of(Pipeline().add("echo", echo))[0].endswith(": None")
+
+
+@pytest.mark.parametrize(
+    "pipe",
+    [
+        Pipeline().add("echo", echo).add("shout", shout).connect("echo", "shout"),
+        Pipeline().add("mislabelled", mislabelled),
+        Pipeline().add("shout", shout),
+    ],
+)
+def test_what_nobody_follows_is_named(pipe: Pipeline) -> None:
+    text, notes = asked_of(pipe, temperature=0.5, max_completion_tokens=3)
+    assert "SamplingRequest" not in text
+    assert notes == ["not followed: max_completion_tokens, temperature (the pipeline decides how its model writes)"]
+
+
+def test_sampling_is_for_one_question_alone() -> None:
+    model = Scripted()
+
+    async def scenario() -> None:
+        async with calling(create_app(pipeline(model))) as client:
+            asked = [ask(client, temperature=0.5, max_tokens=3), ask(client), ask(client, seed=1), ask(client, max_tokens=9_999)]
+            await asyncio.gather(*asked)
+
+    asyncio.run(scenario())
+    assert sorted(map(str, model.samplings)) == sorted(
+        map(str, [Sampling(max_tokens=3, temperature=0.5), Sampling(), Sampling(seed=1), Sampling(max_tokens=256)])
+    )
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_the_tokens_of_the_answer_are_told_to_those_who_want_events(events: bool) -> None:
+    model = Scripted(offers=("logprobs", "token_ids"))
+
+    async def scenario() -> httpx.Response:
+        async with calling(create_app(pipeline(model))) as client:
+            return await ask(client, stream=True, graft={"events": events})
+
+    data = [line.removeprefix("data: ") for line in asyncio.run(scenario()).text.splitlines() if line.startswith("data: {")]
+    told = [chunk["graft"]["event"] for chunk in map(json.loads, data) if "event" in chunk.get("graft", {})]
+    tokens = [event["tokens"] for event in told if event["type"] == "tokens"]
+    assert tokens == ([[[word, 0.5] for word in model.text.split(" ")]] if events else [])
+    assert model.samplings == [Sampling(logprobs=0 if events else None)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

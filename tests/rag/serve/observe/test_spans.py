@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -18,12 +19,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.testclient import TestClient
 
+from generators.direct import Direct
+from generators.models.calling import called, streamed
 from rag.core.errors import ConfigError, ModelUnavailable
 from rag.core.pipeline import Pipeline
-from rag.core.trace import count, span
+from rag.core.trace import count, listener, span
+from rag.core.types import Generation, Prompt, Sampling, SamplingRequest
 from rag.serve.observe import spans
 from rag.serve.observe.spans import Tracing
-from tests.rag.serve.observe.parts import KEY, call, observed
+from tests.rag.serve.observe.parts import KEY, call, observed, value
 from tests.rag.serve.parts import PASSAGE, TEXT, Scripted, pipeline
 
 QUESTION = "Where is the red key of the east airlock?"
@@ -107,6 +111,86 @@ def test_a_model_that_opens_a_span_for_a_call_has_it_told_apart() -> None:
     assert [(c.attributes or {})["gen_ai.usage.output_tokens"] for c in calls] == [3, 5]
     assert all((c.attributes or {})["gen_ai.request.model"] == "small-model" and c.kind is SpanKind.CLIENT for c in calls)
     assert "gen_ai.operation.name" not in (kept.spans()["answering"].attributes or {})
+
+
+class Spanned(Scripted):
+    """A model that has a span for each call, as ours do."""
+
+    async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+        async def written() -> Generation:
+            *_, last = [piece async for piece in Scripted.astream(self, prompt, sampling)]
+            assert isinstance(last, Generation)
+            return last
+
+        return await called("chat", "vllm", "small-model", written(), sampling)
+
+    async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
+        pieces = cast("AsyncGenerator[str | Generation, None]", Scripted.astream(self, prompt, sampling))
+        async with aclosing(streamed("vllm", "small-model", pieces, sampling)) as spanned:
+            async for piece in spanned:
+                yield piece
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_of_a_model_tells_what_was_asked_and_how_it_ended(stream: bool) -> None:
+    asked = SamplingRequest(max_tokens=3, temperature=0.5, top_p=0.9, seed=7, presence_penalty=0.5, frequency_penalty=-0.5)
+    pipe = Pipeline().add("answer", Direct(Spanned()))
+    kept = Kept(Pipeline().add("answer", _Asking(pipe, asked, stream)))
+    found = kept.ask()
+    call = found["chat small-model"]
+    assert call.kind is SpanKind.CLIENT
+    assert dict(call.attributes or {}) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "vllm",
+        "gen_ai.request.model": "small-model",
+        "gen_ai.request.max_tokens": 3,
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.top_p": 0.9,
+        "gen_ai.request.seed": 7,
+        "gen_ai.request.presence_penalty": 0.5,
+        "gen_ai.request.frequency_penalty": -0.5,
+        "gen_ai.response.finish_reasons": ("length",),
+        "gen_ai.usage.input_tokens": 40,
+        "gen_ai.usage.output_tokens": 3,
+        "graft.model.calls": 1,
+    }
+    assert TEXT[:5] not in everything(kept)
+
+
+class _Asking:
+    """A node that asks a pipeline with ``sampling``."""
+
+    def __init__(self, pipe: Pipeline, sampling: SamplingRequest, stream: bool) -> None:
+        self._pipe, self._sampling, self._stream = pipe, sampling, stream
+
+    async def run(self, question: str) -> str:
+        if not self._stream:
+            return str(await self._pipe.arun(question, sampling=self._sampling))
+        with listener(lambda event: None):
+            return str(await self._pipe.arun(question, sampling=self._sampling))
+
+
+def test_a_call_that_failed_or_was_left_has_a_span_without_usage() -> None:
+    failed = Kept(Pipeline().add("answer", Direct(Spanned(error=ModelUnavailable("away"), fails_at=2)))).ask()
+    assert "chat small-model" not in failed  # it was not called: the count before it failed
+
+    model = Spanned(hangs_at=3)
+    kept = Kept(Pipeline().add("answer", Direct(model)))
+    headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
+    call(kept.app, leaves=lambda: bool(model.prompts), headers=headers, query_string=b"stream=1")
+    attributes = kept.spans()["chat small-model"].attributes or {}
+    assert attributes["error.type"] == "cancelled"
+    assert not {"gen_ai.usage.output_tokens", "gen_ai.response.finish_reasons"} & attributes.keys()
+
+
+def test_a_call_is_no_node_of_the_metrics() -> None:
+    app, metrics = observed(Pipeline().add("answer", Direct(Spanned())))
+    call(app)
+    assert value(metrics, "node_seconds_count", model_name="graft", node="answer") == 1
+    assert value(metrics, "model_calls_total", model_name="graft") == 1
+    assert value(metrics, "generation_tokens_total", model_name="graft") == 12
+    nodes = {s.labels["node"] for f in metrics.registry.collect() for s in f.samples if s.name == "graft_node_seconds_count"}
+    assert nodes == {"answer"}
 
 
 def test_the_callers_trace_goes_on() -> None:

@@ -50,3 +50,19 @@ def test_a_span_is_open_until_it_has_a_time_a_value_or_an_error() -> None:
     assert not tree.ended(Span("a"))
     assert tree.ended(Span("a", seconds=0.1))
     assert tree.ended(Span("a", error="cancelled"))
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [("chat a/b c", "chat"), ("score m", "score"), ("chat ", "chat"), ("chat", None), ("chatter m", None), ("call search", None)],
+)
+def test_a_call_of_a_model_is_told_by_its_name(node: str, told: str | None) -> None:
+    assert tree.operation(Span(node)) == told
+
+
+def test_how_a_model_was_asked_is_read_as_numbers() -> None:
+    asked = {"provider": "vllm", "max_tokens": "9", "temperature": "0.5", "seed": "x", "top_p": "", "other": "1"}
+    found = tree.request(Span("chat m", asked))
+    assert found == {"max_tokens": 9, "temperature": 0.5}
+    assert type(found["max_tokens"]) is int
+    assert tree.request(Span("chat m")) == {}

@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rag.core.errors import ModelUnavailable
+from rag.core.types import Sampling
 from rag.serve.routes import completions
 from tests.rag.serve.parts import PASSAGE, TEXT, OneShelf, Scripted, app_of, bad_json, listening, pipeline, service
 
@@ -28,13 +29,13 @@ def official() -> Iterator[openai.OpenAI]:
 
 
 def test_the_official_client_gets_an_answer(official: openai.OpenAI) -> None:
-    answer = official.completions.create(**ASKED, temperature=0.5, max_tokens=16)
+    answer = official.completions.create(**ASKED, temperature=0.5, max_tokens=16, user="ann")
     assert answer.object == "text_completion"
     assert answer.choices[0].text == TEXT
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.total_tokens == 52
     assert answer.choices[0].graft["sources"][0]["document"] == PASSAGE.document
-    assert "not followed: max_tokens, temperature" in str(answer.choices[0].graft["notes"])
+    assert "not followed: user (" in str(answer.choices[0].graft["notes"])
 
 
 def test_the_official_client_streams(official: openai.OpenAI) -> None:
@@ -52,6 +53,16 @@ def test_the_official_client_understands_a_refusal(official: openai.OpenAI) -> N
         official.completions.create(**ASKED, best_of=3)
     with pytest.raises(openai.NotFoundError, match="graft"):
         official.completions.create(model="davinci-002", prompt="x")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sampling_reaches_the_model_and_what_was_cut_off_says_so(stream: bool) -> None:
+    model = Scripted()
+    body = client(model).post("/v1/completions", json={**ASKED, "max_tokens": 3, "seed": -1, "top_p": 0.5, "stream": stream}).text
+    assert model.samplings == [Sampling(max_tokens=3, top_p=0.5, seed=2**63 - 1)]
+    assert '"finish_reason":"length"' in body
+    assert "not followed" not in body
+    assert "cut off at max_tokens=3" in body
 
 
 def test_a_list_of_one_prompt_and_our_own_options_are_taken() -> None:
