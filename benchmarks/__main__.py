@@ -47,6 +47,7 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
     ),
     "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "serve": Benchmark(quick=("--clients", "1", "4", "--rounds", "1", "--max-tokens", "4")),
+    "soak": Benchmark(quick=("--minutes", "0.5", "--max-tokens", "4")),
     "load": Benchmark(quick=("--requests", "8", "--concurrency", "1", "8", "--repeats", "1")),
 }
 STOPPED = 130

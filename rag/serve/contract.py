@@ -27,6 +27,12 @@ READING = (400, 408, 413, 415)
 """What a route that reads a body may answer before it does anything."""
 ANSWERING = (404, 429, 500, 503, 504)
 """What a route that asks a pipeline may answer, besides."""
+LAST_EVENT = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "An EventSource sends it when it connects again after a stream has ended. The answer is then 204, which makes it stop.",
+    "schema": {"type": "string"},
+}
 
 _KEY = "graft-operation"
 _JSON = "application/json"

@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINES = [line for line in (ROOT / "docs" / "promises.md").read_text("utf-8").splitlines() if line.startswith("| ") and "---" not in line]
-ROWS = [line for line in LINES if line != "| promise | test |"]
+ROWS = [line for line in LINES if line not in ("| promise | test |", "| input | promise | test |")]
+GROUPS = 10
+"""Kinds of hostile input."""
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", "\n".join(ROWS))))
 
 
@@ -18,6 +20,12 @@ def test_there_are_promises_and_each_has_a_test() -> None:
     assert len(ROWS) > 20
     without = [row for row in ROWS if not re.search(r"`tests/[\w/]+\.py::test_\w+`", row)]
     assert without == []
+
+
+def test_every_kind_of_hostile_input_has_its_line() -> None:
+    kinds = [row for row in ROWS if re.match(r"\| \d+\. ", row)]
+    assert [row.partition(".")[0].removeprefix("| ") for row in kinds] == [str(number) for number in range(1, GROUPS + 1)]
+    assert all(len(re.findall(r"::test_\w+`", row)) > 2 for row in kinds)
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=[name for _, name in NAMED])

@@ -26,6 +26,10 @@ CONTENT_POLICY = (
     " form-action 'none'; frame-ancestors 'none'"
 )
 
+_PRIVATE = ("/v1/", "/v2/")
+"""Where questions, answers and documents are."""
+_OWN_SITES = frozenset({b"same-origin", b"none"})
+"""Of Sec-Fetch-Site: our own page, or nobody's (an address that a person typed)."""
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _EXPOSED = ("Retry-After", "X-Request-Id")
 _PORTS = {"http": 80, "https": 443}
@@ -45,7 +49,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        private = route_path(scope).startswith(("/v1/", "/v2/"))
+        private = route_path(scope).startswith(_PRIVATE)
 
         async def complete(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -97,8 +101,13 @@ class Hosts:
 
 
 class Origins:
-    """Closed to other origins: what changes or computes something (all but GET and HEAD) is 403 for a page that is neither our own (host
-    and port as in the Host header) nor of ``allowed``; only those pages may read an answer. A browser's cookies are never asked for.
+    """Closed to other origins: what changes or computes something (all but GET and HEAD, and everything below /v1 and /v2) is 403 for a
+    page that is neither our own (host and port as in the Host header) nor of ``allowed``; only those pages may read an answer. A browser's
+    cookies are never asked for.
+
+    A page that loads an address as if it were a picture or a script sends no Origin. Browsers say of every request to this machine, or
+    over TLS, how its page stands to the address (Sec-Fetch-Site, https://www.w3.org/TR/fetch-metadata/); elsewhere a key is asked for,
+    which no picture sends.
 
     ``allowed`` are origins such as "https://app.example.org". Raises `InputError` for anything else, "*" and "null" too: without a key,
     they would open the server to every page that its user visits.
@@ -126,16 +135,15 @@ class Origins:
         given = _values(scope, b"origin")
         method = scope.get("method", "websocket")
         wanted = _values(scope, b"access-control-request-method") if method == "OPTIONS" else []
-        if not given or (method in ("GET", "HEAD") and len(given) == 1):
+        private = route_path(scope).startswith(_PRIVATE)
+        if not given:
+            sites = _values(scope, b"sec-fetch-site") if private else []
+            return None if _OWN_SITES.issuperset(sites) else _foreign("another site")
+        if method in ("GET", "HEAD") and not private and len(given) == 1:
             return None
         origin = given[0].decode("latin-1")
         if len(given) > 1 or not (origin in self._allowed or (not wanted and _is_own(origin, scope))):
-            return RequestError(
-                403,
-                f"this server does not take requests from pages of '{origin[:100]}'; who runs it can allow the origin when it is started",
-                type="permission_error",
-                code="origin_not_allowed",
-            )
+            return _foreign(f"'{origin[:100]}'")
         if wanted and wanted[0].decode("latin-1") not in _METHODS:
             return RequestError(403, f"pages of other origins may use {', '.join(_METHODS)}", type="permission_error", code="cors_method")
         return None
@@ -144,6 +152,15 @@ class Origins:
 class _Place(NamedTuple):
     name: str
     port: int | None
+
+
+def _foreign(whose: str) -> RequestError:
+    return RequestError(
+        403,
+        f"this server does not take requests from pages of {whose}; who runs it can allow the origin when it is started",
+        type="permission_error",
+        code="origin_not_allowed",
+    )
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

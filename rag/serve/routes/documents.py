@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 
 from rag.serve.contract import documented
@@ -18,6 +18,8 @@ from rag.serve.documents.shelf import Shelf
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.job_answers import DocumentList, DocumentsDeleted, DocumentShown, JobState
 from rag.serve.jobs import Job, Jobs
+from rag.serve.openai_types import Strict
+from rag.serve.query import Count, parse_query
 from rag.serve.waiting import GONE
 from retrievers.corpus.manifest import DocumentRecord
 
@@ -50,22 +52,17 @@ def routes(shelf: Shelf, jobs: Jobs, receiver: Receiver, parser: Parser) -> APIR
     return router
 
 
-class Page(BaseModel):
+class Page(Strict):
     """Which documents are listed: at most ``limit``, after the id ``after``."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    limit: int = Field(100, ge=1, le=MAX_PAGE)
+    limit: Count = Field(100, ge=1, le=MAX_PAGE)
     after: str = Field("", max_length=2_048)
 
 
-class Shown(BaseModel):
+class Shown(Strict):
     """How many passages of a document are shown."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-    limit: int = Field(100, ge=1, le=MAX_PAGE)
-
-
-Q = TypeVar("Q", Page, Shown)
+    limit: Count = Field(100, ge=1, le=MAX_PAGE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class _Documents:
 
     async def page(self, request: Request) -> Response:
         """The documents by id, page by page; ``next`` is what ``after`` must be for the next one, null at the end."""
-        asked = _query(Page, request)
+        asked = parse_query(Page, request)
         found = await self.shelf.page(asked.after, asked.limit + 1)
         data = [_describe(record) for record in found[: asked.limit]]
         more = data[-1]["id"] if len(found) > asked.limit else None
@@ -98,7 +95,7 @@ class _Documents:
 
     async def one(self, request: Request, id: str) -> Response:
         """One document with its first passages."""
-        asked = _query(Shown, request)
+        asked = parse_query(Shown, request)
         found = await self.shelf.document(id, asked.limit)
         if found is None:
             raise _unknown(id)
@@ -147,15 +144,6 @@ def _describe(record: DocumentRecord) -> dict[str, Any]:
         "metadata": dict(record.metadata),
         "passages": record.passages,
     }
-
-
-def _query(kind: type[Q], request: Request) -> Q:
-    try:
-        return kind.model_validate(dict(request.query_params))
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part)[:60] for part in fault["loc"])
-        raise RequestError(400, f"{place}: {fault['msg']}", code="invalid_value") from None
 
 
 def _unknown(id: str) -> RequestError:

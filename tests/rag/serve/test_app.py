@@ -139,10 +139,10 @@ def test_the_last_user_message_is_the_question_and_the_rest_is_named() -> None:
         {"role": "assistant", "content": "A garment."},
         {"role": "user", "content": [{"type": "text", "text": "How long outside?"}]},
     ]
-    body = client(model).post("/v1/chat/completions", json={"model": "graft", "messages": messages, "temperature": 0.7, "seed": 1}).json()
+    body = client(model).post("/v1/chat/completions", json={"model": "graft", "messages": messages, "user": "ann", "store": True}).json()
     notes = body["choices"][0]["message"]["graft"]["notes"]
     assert any("only the last user message was read, not the other 3" in note for note in notes)
-    assert any("not followed: seed, temperature" in note for note in notes)
+    assert any("not followed: store, user" in note for note in notes)
     assert "How long outside?" in str(model.prompts[0])
     assert "pirate" not in str(model.prompts[0])
 

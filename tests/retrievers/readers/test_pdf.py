@@ -167,3 +167,20 @@ def test_a_page_tree_that_contains_itself_is_an_error(reason):
 def test_a_cross_reference_loop_ends(reason):
     looped = b"%PDF-1.7\nxref\n0 1\n0000000000 65535 f \ntrailer << /Size 1 /Prev 9 /Root 1 0 R >>\nstartxref\n9\n%%EOF"
     assert "damaged or unsupported PDF" in reason("a.pdf", looped)
+
+
+def test_what_surrounds_the_text_is_not_followed(one):
+    """Outlines that contain themselves, and XMP metadata with entities that name a file and grow: neither is read."""
+    xmp = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd"><!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><title>&f;&b;</title>'
+    outline = b"7 0 obj\n<< /Title (Loop) /Parent 6 0 R /First 7 0 R /Last 7 0 R /Next 7 0 R >>\nendobj\n"
+    outline += b"6 0 obj\n<< /Type /Outlines /First 7 0 R /Last 7 0 R /Count 1 >>\nendobj\n"
+    stream = b"8 0 obj\n<< /Type /Metadata /Subtype /XML /Length %d >>\nstream\n%s\nendstream\nendobj\n" % (len(xmp), xmp)
+    plain = pdf("A suit may be worn for eight hours.")
+    catalog = plain.rindex(b"/Type /Catalog")
+    hostile = plain[:catalog] + b"/Outlines 96 0 R /Metadata 98 0 R " + plain[catalog:]
+    added = (outline + stream).replace(b"6 0 ", b"96 0 ").replace(b"7 0 ", b"97 0 ").replace(b"8 0 ", b"98 0 ")
+    start = hostile.rindex(b"xref\n", 0, hostile.rindex(b"startxref"))
+    document = one("a.pdf", hostile[:start] + added + hostile[start:])
+    assert document.text == "A suit may be worn for eight hours."
+    assert document.title == "a"
+    assert "root:" not in str(document)

@@ -129,3 +129,20 @@ def test_a_name_that_is_not_unicode_is_an_error(tmp_path):
 def test_ids_do_not_depend_on_how_the_system_spells_an_accent(put, tmp_path):
     put("cafe\u0301.txt", "x")
     assert ids(tmp_path) == ["caf\u00e9.txt"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://169.254.169.254/x.txt", "file:///etc/passwd", "ftp://example.com/a.txt", "https://example.com/"]
+)
+def test_an_address_is_a_path_that_is_not_there(address, monkeypatch):
+    import socket
+
+    def connect(*_):
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(ReadError):
+        list(list_files([address]))
+    with pytest.raises(ReadError):
+        list(read(address))

@@ -169,12 +169,38 @@ def test_a_page_of_a_foreign_origin_changes_nothing_and_reads_nothing(origin: st
     for method in METHODS:
         before = behind.reached
         status, headers, body = ask(app, ("host", "127.0.0.1:8080"), ("origin", origin), method=method)
-        if method in ("GET", "HEAD"):
-            assert (status, behind.reached) == (200, before + 1)
-        else:
-            assert (status, behind.reached, b'"origin_not_allowed"' in body) == (403, before, True), method
+        assert (status, behind.reached, b'"origin_not_allowed"' in body) == (403, before, True), method
         assert "access-control-allow-origin" not in headers
         assert "Origin" in headers["vary"]
+        status, headers, _ = ask(app, ("host", "127.0.0.1:8080"), ("origin", origin), method=method, path="/healthz")
+        assert (status == 200) == (behind.reached == before + 1) == (method in ("GET", "HEAD")), method
+        assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize("path", ["/v1/answers", "/v1/models", "/v2/rerank"])
+@pytest.mark.parametrize(
+    "sites", [["cross-site"], ["same-site"], ["none", "cross-site"], ["none, cross-site"], ["Same-Origin"], [""], ["x"]]
+)
+def test_an_address_that_a_foreign_page_loads_as_a_picture_is_refused(path: str, sites: list[str]) -> None:
+    """No Origin comes with ``<img src>``, a link or a frame; a browser says where they stand all the same."""
+    behind = Behind()
+    app = Origins(behind, [APP])
+    headers = [("host", "127.0.0.1:8080"), *(("sec-fetch-site", site) for site in sites)]
+    for method in METHODS:
+        status, _, body = ask(app, *headers, method=method, path=path)
+        assert (status, b'"origin_not_allowed"' in body) == (403, True)
+    assert ask(app, *headers, path=path, root_path="/graft")[0] == 403
+    assert ask(app, *headers, path=f"/graft{path}", root_path="/graft")[0] == 403
+    assert behind.reached == 0
+    for other in ("/", "/playground/main.js", "/healthz"):  # a link to the page is fine
+        assert ask(app, *headers, path=other)[0] == 200
+
+
+def test_what_our_own_page_loads_and_a_person_types_is_answered() -> None:
+    for site in ("same-origin", "none"):
+        assert ask(Origins(Behind()), ("host", "127.0.0.1:8080"), ("sec-fetch-site", site), path="/v1/answers")[0] == 200
+    allowed = ask(Origins(Behind(), [APP]), ("host", "x"), ("origin", APP), ("sec-fetch-site", "cross-site"), path="/v1/answers")
+    assert (allowed[0], allowed[1]["access-control-allow-origin"]) == (200, APP)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -30,6 +30,8 @@ TABLE: list[tuple[str, str, KeyScope | None]] = [
     ("POST", "/v1/rerank", "ask"),
     ("POST", "/v2/rerank", "ask"),
     ("POST", "/v1/retrieve", "ask"),
+    ("GET", "/v1/answers", "ask"),
+    ("POST", "/v1/answers", "admin"),
     ("GET", "/v1/models", "ask"),
     ("GET", "/v1/models/graft", "ask"),
     ("GET", "/v1/models/graft:chemistry", "ask"),

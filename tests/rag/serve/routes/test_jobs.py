@@ -29,6 +29,10 @@ def test_events_tell_each_step_and_end_with_the_job(tmp_path: Path) -> None:
         assert states[-1] == http.get(reply.headers["location"]).json()
         assert len(states) > 1
         assert events(http.get(f"{reply.headers['location']}/events").text) == states[-1:]  # one who comes late hears the end
+        *others, last = heard.text.strip().split("\n\n")
+        assert [event for event in (*others, last) if "id: end" in event] == [last]
+        again = http.get(f"{reply.headers['location']}/events", headers={"Last-Event-ID": "end"})  # an EventSource, by itself
+        assert (again.status_code, again.text) == (204, "")
 
 
 def test_jobs_are_listed_and_unknown_ones_are_404(tmp_path: Path) -> None:
