@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,18 +23,31 @@ from rag.cli.options import (
     make_model,
     refuse_with_pipeline,
 )
+from rag.cli.serve_workers import check_workers, lead
 from rag.cli.served import from_file, over_corpus
 from rag.core.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from adapters.registry import Registry
     from generators.models.supervisor import Supervisor
+    from rag.cli.options import RetrieverKind
     from rag.core.pipeline import Pipeline
+    from rag.core.protocols import LanguageModel, Retriever
     from rag.serve.adapters import Slots
     from rag.serve.settings import Doors, Uploads
 
 _DRAIN = 25
 """Seconds that running requests may take after SIGTERM."""
+CONNECTIONS: dict[str, Any] = {
+    "timeout_graceful_shutdown": _DRAIN + 5,
+    "log_config": None,
+    "access_log": False,
+    "proxy_headers": False,  # whom to believe is said by --trust-proxy
+    "server_header": False,
+    "http": "rag.serve.doors.heads:Heads",
+    "h11_max_incomplete_event_size": 65_536,
+}
+"""Bodies are read by the routes under their own limit and time; uvicorn's part is the connection. Its access log would show queries."""
 _SHORT_KEY = 20
 """Characters; a key that a person made up can be guessed, and wrong keys are not counted."""
 
@@ -93,11 +108,13 @@ def serve(
         typer.Option(help="Proxy whose X-Forwarded-For is believed, one each time.", show_default=False, rich_help_panel=_Doors),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Requests a minute for each caller. \\[default: any]", show_default=False, rich_help_panel=_Load)
+        float | None,
+        typer.Option(help="Requests a minute for each caller, in each worker. \\[default: any]", show_default=False, rich_help_panel=_Load),
     ] = None,
     running: Annotated[int, typer.Option(min=1, help="Questions answered at once.", rich_help_panel=_Load)] = 64,
     waiting: Annotated[int, typer.Option(min=0, help="Questions that wait; further ones get 429.", rich_help_panel=_Load)] = 128,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.", rich_help_panel=_Load)] = 300.0,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that answer; one of them writes.", rich_help_panel=_Load)] = 1,
     log_format: Annotated[Literal["text", "json"], typer.Option(help="Of the log on stderr.")] = "text",
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Of the log.")] = "info",
 ) -> None:
@@ -112,48 +129,66 @@ def serve(
         from rag.serve.app import create_app
         from rag.serve.observe.logs import configure_logging
         from rag.serve.settings import Limits
+        from rag.serve.worker import Seat
     except ImportError as error:
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
-    doors = _doors(host, port, keys, api_key_env, allow_host or [], allow_origin or [], trust_proxy or [], rate)
-    worn = Slots(slots, max_rank)
-    supervisor = None
+    worn, limits = Slots(slots, max_rank), Limits(running, waiting, timeout, _DRAIN)
+    seat = Seat.taken()  # None: this process is no worker
+    leads = seat is None and workers > 1
+    if leads:
+        check_workers(workers, limits)
+    started, supervisor = None, None
     if start or engine_option or engine_log is not None:
         _check_start(start, engine, url, pipeline)
-        offered = worn if adapters or registry is not None else None
-        supervisor = _supervisor(model or "smollm2", offered, engine_option or [], engine_log, model_key_env)
-        url = supervisor.url
+        if seat is not None:
+            supervisor, url = seat.engine()
+        else:
+            offered = worn if adapters or registry is not None else None
+            started = _supervisor(model or "smollm2", offered, engine_option or [], engine_log, model_key_env)
+            url = started.url
+    if leads:
+        lead(workers, host, port, started, log_format, log_level)
+        return
+    doors = _doors(host, port, keys, api_key_env, allow_host or [], allow_origin or [], trust_proxy or [], rate)
     if pipeline is not None:
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
         )
-        pipe, search = from_file(pipeline)
-    elif corpus is not None:
-        pipe, search = over_corpus(corpus, make_model(engine, url, model, model_key_env), retriever, k, max_tokens)
-    else:
-        raise ConfigError("name what to serve: a pipeline file, or --corpus FOLDER (from `rag index`)")
+    source = _source(pipeline, corpus, partial(make_model, engine, url, model, model_key_env), retriever, k, max_tokens)
+    pipe, search = source()
     app = create_app(
         pipe,
         retriever=search,
+        source=source,
         uploads=_uploads(pipe) if uploads else None,
         adapters=_registry(registry) if adapters or registry is not None else None,
-        engine=supervisor,
+        engine=started or supervisor,
         slots=worn,
-        limits=Limits(running, waiting, timeout, _DRAIN),
+        limits=limits,
         doors=doors,
+        worker=None if seat is None else seat.worker,
     )
     configure_logging(log_format, log_level)
-    # Bodies are read by the routes under their own limit and time; uvicorn's part is the connection. Its access log would show queries.
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        timeout_graceful_shutdown=_DRAIN + 5,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # whom to believe is said by --trust-proxy
-        server_header=False,
-        h11_max_incomplete_event_size=65_536,
-    )
+    if seat is not None:
+        seat.serve(app, **CONNECTIONS)
+    else:
+        uvicorn.run(app, host=host, port=port, **CONNECTIONS)
+
+
+def _source(
+    pipeline: Path | None,
+    corpus: Path | None,
+    make: Callable[[], LanguageModel],
+    kind: RetrieverKind | None,
+    k: int | None,
+    max_tokens: int | None,
+) -> Callable[[], tuple[Pipeline, Retriever | None]]:
+    """Builds what is served, and builds it anew when it is called again."""
+    if pipeline is not None:
+        return partial(from_file, pipeline)
+    if corpus is None:
+        raise ConfigError("name what to serve: a pipeline file, or --corpus FOLDER (from `rag index`)")
+    return lambda: over_corpus(corpus, make(), kind, k, max_tokens)
 
 
 def _check_start(start: bool, engine: str | None, url: str | None, pipeline: Path | None) -> None:

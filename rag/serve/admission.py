@@ -48,10 +48,10 @@ class Admission:
         return len(self._queue)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, what: str = "questions") -> AsyncIterator[None]:
         """While this lasts, a place is taken. Raises `RequestError` (429 with ``Retry-After``) if the queue is full; a caller that is
-        cancelled while it waits leaves the queue."""
-        await self._enter()
+        cancelled while it waits leaves the queue. ``what`` they are called there."""
+        await self._enter(what)
         started = time.monotonic()
         try:
             yield
@@ -59,7 +59,7 @@ class Admission:
             self._learn(time.monotonic() - started)
             self._leave()
 
-    async def _enter(self) -> None:
+    async def _enter(self, what: str) -> None:
         if self._running < self._room and not self._queue:
             self._running += 1
             return
@@ -68,7 +68,7 @@ class Admission:
             seconds = self.retry_after()
             raise RequestError(
                 429,
-                f"{self._running} questions are being answered and {len(self._queue)} wait, which is all this server takes;"
+                f"{self._running} {what} are being answered and {len(self._queue)} wait, which is all this server takes;"
                 f" try again in {seconds} s",
                 type="rate_limit_error",
                 code="queue_full",

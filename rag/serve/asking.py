@@ -71,16 +71,32 @@ def _sampling_ports(pipeline: Pipeline) -> list[str]:
     ]
 
 
-async def in_time(request: Request, work: Coroutine[Any, Any, Any], seconds: float | None = None) -> Response:
-    """What ``work`` gives, as JSON; it is cancelled when the client leaves, or after ``seconds``. Raises `RequestError`."""
-    try:
-        return JSONResponse(await unless(disconnected(request, seconds), work))
-    except GivenUp as given:
-        if given.error is not None:
-            raise given.error from None
-        return Response(status_code=GONE)
-    except Exception as error:
-        raise to_request_error(error) from error
+@dataclass(frozen=True)
+class Work:
+    """Runs for the routes what asks no pipeline (searches, embeddings, rankings), in a queue of its own: many of these do not keep a
+    question waiting. ``seconds`` is the longest that it may take, waiting included."""
+
+    admission: Admission
+    seconds: float
+
+    async def done(self, request: Request, work: Coroutine[Any, Any, Any]) -> Response:
+        """What ``work`` gives, as JSON; it is cancelled when the client leaves or the time is over. Raises `RequestError`."""
+
+        async def in_turn() -> Any:
+            try:
+                async with self.admission.turn("requests"):
+                    return await work
+            finally:
+                work.close()  # it may never have begun
+
+        try:
+            return JSONResponse(await unless(disconnected(request, self.seconds), in_turn()))
+        except GivenUp as given:
+            if given.error is not None:
+                raise given.error from None
+            return Response(status_code=GONE)
+        except Exception as error:
+            raise to_request_error(error) from error
 
 
 class Asking:

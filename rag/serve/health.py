@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ from rag.core.errors import GraftError, MissingCapability
 from rag.serve.inspection import corpora_of, models_of
 
 if TYPE_CHECKING:
-    from generators.models.supervisor import Supervisor
     from rag.core.pipeline import Pipeline
     from rag.core.protocols import LanguageModel, Retriever
+    from rag.serve.engine_state import Engine
 
 log = logging.getLogger("graft.serve")
 
@@ -27,7 +28,7 @@ class Health:
     """Asks every model to count the tokens of one word, and every corpus for its size. ``engine``: the model server that we run ourselves;
     while it is not ready, nobody is asked."""
 
-    def __init__(self, pipelines: dict[str, Pipeline], engine: Supervisor | None = None) -> None:
+    def __init__(self, pipelines: Mapping[str, Pipeline], engine: Engine | None = None) -> None:
         self._engine = engine
         self._models = list({id(m): m for p in pipelines.values() for m in models_of(p)}.values())
         self._corpora = list({id(c): c for p in pipelines.values() for c in corpora_of(p)}.values())
@@ -36,12 +37,27 @@ class Health:
 
     async def warm(self, retriever: Retriever | None) -> None:
         """Load what is loaded on first use, so that it is not the first caller who waits. A failure shows at the next health check."""
+        with suppress(Exception):
+            await self.load(retriever)
+
+    async def load(self, retriever: Retriever | None) -> None:
+        """The same, but it raises the first failure, once all was tried."""
+        failed: Exception | None = None
         for model in self._models:
-            with suppress(Exception):
+            try:
                 await model.acount("health")
-        if retriever is not None and self._corpora:
-            with suppress(Exception):
+            except MissingCapability:  # a server that counts no tokens; it is asked when a question comes
+                continue
+            except Exception as error:
+                failed = failed or error
+        try:
+            filled = await asyncio.to_thread(lambda: sum(len(corpus) for corpus in self._corpora))
+            if retriever is not None and filled:
                 await retriever.asearch("health", k=1)
+        except Exception as error:
+            failed = failed or error
+        if failed is not None:
+            raise failed
 
     async def check(self) -> dict[str, Any]:
         """``{"status": "ok" | "unavailable", "passages", "models"}``; the reasons are in the log, not here."""

@@ -14,7 +14,7 @@ from rag.serve.health import Health
 if TYPE_CHECKING:
     from rag.core.pipeline import Pipeline
     from rag.core.protocols import Retriever
-    from rag.serve.asking import Asking
+    from rag.serve.asking import Asking, Work
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Service:
     retriever: Retriever | None
     health: Health
     asking: Asking
+    work: Work
     adapters: Adapters | None = None
     """What the pipelines may wear; None: nothing."""
     created: int = field(default_factory=lambda: int(time.time()))

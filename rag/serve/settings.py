@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rag.core.errors import InputError
 
 if TYPE_CHECKING:
     from rag.serve.doors.keyfile import KeyFile
@@ -59,3 +61,42 @@ class Uploads:
     corpus: Corpus
     spool: Path
     """Folder for what was uploaded and is not indexed yet; several servers may share one."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of several processes that answer on one port (`rag.serve.workers`)."""
+
+    number: int
+    """From 0. Number 0 is the writer: documents, jobs and adapters are its own, and the others ask it."""
+    of: int
+    """How many there are."""
+    folder: Path
+    """Theirs alone (0700): the writer's socket, their counters, and what is known of the model server."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is the writer."""
+        return self.number == 0
+
+    @property
+    def socket(self) -> Path:
+        """Where the writer answers the others."""
+        return self.folder / "writer.sock"
+
+    @property
+    def metrics(self) -> Path:
+        """Folder of what they count."""
+        return self.folder / "metrics"
+
+    def share(self, limits: Limits) -> Limits:
+        """Its part of ``limits``: over all workers they add up to it. Raises `InputError` where not everyone has a question to answer."""
+        if limits.running < self.of:
+            raise InputError(
+                f"{limits.running} questions at once cannot be shared out among {self.of} workers: have more of them (--running) or fewer"
+                " workers (--workers)"
+            )
+        return replace(limits, running=self._part(limits.running), waiting=self._part(limits.waiting))
+
+    def _part(self, whole: int) -> int:
+        return whole // self.of + (self.number < whole % self.of)

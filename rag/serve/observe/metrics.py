@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 from rag.core import errors
 from rag.core.trace import Span
 from rag.serve.observe import tree
+from rag.serve.observe.shared import Shared
 
 log = logging.getLogger("graft.serve")
 
@@ -35,10 +37,10 @@ Jobs = Callable[[], Mapping[tuple[str, str], float]]
 class Metrics:
     """The metrics of one application, in a registry of its own. ``nodes``: the node names of each served pipeline, by model name.
 
-    One process has one: behind several workers a scrape tells of the one that answers it.
+    ``shared``: the folder in which the processes of one server count together; None: there is one process.
     """
 
-    def __init__(self, nodes: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, nodes: Mapping[str, Collection[str]], shared: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self._nodes = {model: frozenset(names) for model, names in nodes.items()}
         self.in_flight = 0
@@ -62,8 +64,10 @@ class Metrics:
         self._hits = self._histogram("retrieval_hits", "Passages that a retrieval gave", _COUNTS, model)
         self._node_seconds = self._histogram("node_seconds", "Seconds of a node of the pipeline", _SHORT_SECONDS, [*model, "node"])
         self._watched = _Watched(self)
-        self.registry.register(self._watched)
-        ProcessCollector(registry=self.registry)
+        self._shared = Shared(shared, (self._watched, ProcessCollector(registry=None))) if shared is not None else None
+        if self._shared is None:
+            self.registry.register(self._watched)
+            ProcessCollector(registry=self.registry)
 
     def serving(self, model: str, nodes: Collection[str]) -> None:
         """``model`` is served from now on (after a reload, say), by a pipeline of these nodes."""
@@ -122,7 +126,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything in Prometheus's text format. Asks those who are watched, so it may take a moment: not for the event loop."""
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) if self._shared is None else self._shared.text()
+
+    async def share(self) -> None:
+        """Tell the other processes what this one would answer now, again and again, until it is cancelled; alone it returns."""
+        if self._shared is not None:
+            await self._shared.keep()
 
     def _add(self, span: Span, model: str, nodes: Collection[str], retrieving: bool) -> None:
         if tree.ended(span) and span.node in nodes:

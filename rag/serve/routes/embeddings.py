@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from rag.serve.asking import in_time
+from rag.serve.asking import Work
 from rag.serve.contract import documented
 from rag.serve.embedding_types import EmbeddingAnswer, EmbeddingRequest, answer
 from rag.serve.errors import RequestError
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from rag.core.protocols import Encoder
 
 
-def routes(encoders: Mapping[str, Encoder], *, seconds: float = 300.0) -> APIRouter:
-    """The router. ``encoders`` by the names that callers use; ``seconds`` is the longest that an answer may take."""
-    contract = documented("Turn texts into vectors", takes=EmbeddingRequest, gives={200: EmbeddingAnswer}, errors=(404, 500, 503, 504))
+def routes(encoders: Mapping[str, Encoder], work: Work) -> APIRouter:
+    """The router. ``encoders`` by the names that callers use."""
+    contract = documented("Turn texts into vectors", takes=EmbeddingRequest, gives={200: EmbeddingAnswer}, errors=(404, 429, 500, 503, 504))
     router = APIRouter()
-    router.post("/v1/embeddings", response_model=None, openapi_extra=contract)(_Embeddings(encoders, seconds).embed)
+    router.post("/v1/embeddings", response_model=None, openapi_extra=contract)(_Embeddings(encoders, work).embed)
     return router
 
 
 @dataclass(frozen=True)
 class _Embeddings:
     encoders: Mapping[str, Encoder]
-    seconds: float
+    work: Work
 
     async def embed(self, request: Request) -> Response:
         """A vector of length 1 for each text; see `rag.serve.embedding_types` for the limits."""
@@ -40,4 +40,4 @@ class _Embeddings:
         if encoder is None:
             known = ", ".join(self.encoders) or "none"
             raise RequestError(404, f"there is no embedding model '{asked.model}'; this server has: {known}", code="model_not_found")
-        return await in_time(request, answer(encoder, asked), self.seconds)
+        return await self.work.done(request, answer(encoder, asked))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from rag.serve.asking import in_time
+from rag.serve.asking import Work
 from rag.serve.contract import documented
 from rag.serve.errors import RequestError
 from rag.serve.limits import read_body
@@ -16,10 +16,10 @@ from rag.serve.openai_types import parse
 from rag.serve.rerank_types import Ranker, RerankAnswer, RerankRequestV1, RerankRequestV2, answer
 
 
-def routes(rankers: Mapping[str, Ranker], *, seconds: float = 300.0) -> APIRouter:
-    """The router. ``rankers`` by the names that callers use; ``seconds`` is the longest that an answer may take."""
-    router, rerank = APIRouter(), _Rerank(rankers, seconds)
-    errors = (404, 500, 503, 504)
+def routes(rankers: Mapping[str, Ranker], work: Work) -> APIRouter:
+    """The router. ``rankers`` by the names that callers use."""
+    router, rerank = APIRouter(), _Rerank(rankers, work)
+    errors = (404, 429, 500, 503, 504)
     v1 = documented("Rank documents (Jina, Cohere v1)", takes=RerankRequestV1, gives={200: RerankAnswer}, errors=errors)
     v2 = documented("Rank documents (Cohere v2)", takes=RerankRequestV2, gives={200: RerankAnswer}, errors=errors)
     router.post("/v1/rerank", response_model=None, openapi_extra=v1)(rerank.v1)
@@ -30,7 +30,7 @@ def routes(rankers: Mapping[str, Ranker], *, seconds: float = 300.0) -> APIRoute
 @dataclass(frozen=True)
 class _Rerank:
     rankers: Mapping[str, Ranker]
-    seconds: float
+    work: Work
 
     async def v1(self, request: Request) -> Response:
         """Best first, with the documents unless ``return_documents`` is false."""
@@ -46,4 +46,4 @@ class _Rerank:
         if ranker is None:
             known = ", ".join(self.rankers) or "none"
             raise RequestError(404, f"there is no reranking model '{model}'; this server has: {known}", code="model_not_found")
-        return await in_time(request, answer(model, ranker, asked), self.seconds)
+        return await self.work.done(request, answer(model, ranker, asked))

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from rag.core.protocols import Retriever
-from rag.serve.asking import in_time
 from rag.serve.contract import documented
 from rag.serve.describe import describe_hit
 from rag.serve.errors import RequestError
@@ -21,7 +20,7 @@ from rag.serve.service import Service
 
 def routes(service: Service) -> APIRouter:
     """The router."""
-    contract = documented("Find passages", takes=RetrieveRequest, gives={200: RetrieveAnswer}, errors=(404, 500, 503, 504))
+    contract = documented("Find passages", takes=RetrieveRequest, gives={200: RetrieveAnswer}, errors=(404, 429, 500, 503, 504))
     router = APIRouter()
     router.post("/v1/retrieve", response_model=None, openapi_extra=contract)(_Retrieve(service).search)
     return router
@@ -37,7 +36,7 @@ class _Retrieve:
         query = checked_text(asked.query, "query")
         if self.service.retriever is None:
             raise RequestError(404, "this pipeline has no retriever", code="no_retriever")
-        return await in_time(request, _found(self.service.retriever, query, asked))
+        return await self.service.work.done(request, _found(self.service.retriever, query, asked))
 
 
 async def _found(retriever: Retriever, query: str, asked: RetrieveRequest) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from rag.core.trace import count
 from rag.core.types import Filter, Generation, Hit, Passage, Prompt, Sampling, Token
 from rag.serve.admission import Admission
 from rag.serve.app import create_app
-from rag.serve.asking import Asking
+from rag.serve.asking import Asking, Work
 from rag.serve.breaker import Breaker
 from rag.serve.health import Health
 from rag.serve.observe.metrics import Metrics
@@ -169,9 +169,14 @@ class Gathering:
         return list(self.letters.encode([text for text, _ in pairs], pairs[0][1]))
 
 
+def work(seconds: float = 60.0, running: int = 64, waiting: int = 128) -> Work:
+    """A queue for what asks no pipeline."""
+    return Work(Admission(running, waiting), seconds)
+
+
 def service(pipelines: dict[str, Pipeline]) -> Service:
     """What the routes that ask a pipeline share."""
-    return Service(pipelines, None, Health(pipelines), Asking(Admission(), Breaker, 60.0, 5.0))
+    return Service(pipelines, None, Health(pipelines), Asking(Admission(), Breaker, 60.0, 5.0), work())
 
 
 def app_of(*routers: APIRouter) -> FastAPI:

@@ -15,7 +15,7 @@ from rag.serve.contract import ANSWERING, READING, Events, documented, openapi_o
 from rag.serve.openai_answers import ABSENT, Error, HealthAnswer, ModelList
 from rag.serve.rerank_types import CosineRanker
 from rag.serve.routes import completions, embeddings, rerank
-from tests.rag.serve.parts import Letters, OneShelf, app_of, pipeline, service
+from tests.rag.serve.parts import Letters, OneShelf, app_of, pipeline, service, work
 
 COMPLETION = {"model": "graft", "prompt": "How long may a suit be worn outside?"}
 RERANK = {"model": "letters", "query": "abc", "documents": ["abc", "x"], "max_tokens_per_doc": 5}
@@ -49,8 +49,8 @@ def small() -> FastAPI:
 def protocols(shelf: OneShelf | None = None) -> FastAPI:
     return app_of(
         completions.routes(service({"graft": pipeline(shelf=shelf)})),
-        embeddings.routes({"letters": Letters()}),
-        rerank.routes({"letters": CosineRanker(Letters())}),
+        embeddings.routes({"letters": Letters()}, work()),
+        rerank.routes({"letters": CosineRanker(Letters())}, work()),
     )
 
 

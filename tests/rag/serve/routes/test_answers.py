@@ -24,7 +24,7 @@ from rag.serve.observe import logs
 from rag.serve.routes import answers
 from rag.serve.service import Service
 from rag.serve.settings import Doors, Limits
-from tests.rag.serve.parts import PASSAGE, TEXT, OneShelf, Scripted, app_of, listening, pipeline, service
+from tests.rag.serve.parts import PASSAGE, TEXT, OneShelf, Scripted, app_of, listening, pipeline, service, work
 
 httpx2 = pytest.importorskip("httpx2")  # its EventSource parses as the HTML Standard says
 
@@ -52,7 +52,7 @@ def server(pipe: Pipeline | None = None, *, seconds: float = 60.0, doors: Doors 
     served = {"graft": pipe or pipeline()}
     app = create_app(served, doors=doors, limits=Limits(seconds=seconds))
     asking = Asking(Admission(), Breaker, seconds, 5.0)
-    app.include_router(answers.routes(Service(served, None, Health(served), asking)))
+    app.include_router(answers.routes(Service(served, None, Health(served), asking, work())))
     return app
 
 

@@ -14,21 +14,21 @@ from starlette.testclient import TestClient
 
 from rag.core.errors import ModelUnavailable
 from rag.serve.routes import embeddings
-from tests.rag.serve.parts import Gathering, Letters, app_of, bad_json, listening
+from tests.rag.serve.parts import Gathering, Letters, app_of, bad_json, listening, work
 from tests.rag.serve.test_disconnect import call, leaves_when
 
 ASKED = {"model": "letters", "input": "abc"}
 
 
 def client(encoder: Any = None) -> TestClient:
-    return TestClient(app_of(embeddings.routes({"letters": encoder or Letters()})), raise_server_exceptions=False)
+    return TestClient(app_of(embeddings.routes({"letters": encoder or Letters()}, work())), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
 def official() -> Iterator[openai.OpenAI]:
     gathering = Gathering()
     gathering.gate.set()
-    with listening(app_of(embeddings.routes({"letters": Letters(), "gathering": gathering}))) as address:
+    with listening(app_of(embeddings.routes({"letters": Letters(), "gathering": gathering}, work()))) as address:
         yield openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
 
 
@@ -129,7 +129,7 @@ def test_an_error_of_the_encoder_shows_nothing_of_the_inside(caplog: pytest.LogC
 
 def test_a_caller_that_leaves_is_not_worked_for_and_others_are() -> None:
     encoder = Gathering()
-    app = app_of(embeddings.routes({"letters": encoder}))
+    app = app_of(embeddings.routes({"letters": encoder}, work()))
 
     async def scenario() -> tuple[Any, Any]:
         first = asyncio.create_task(call(app, "/v1/embeddings", stays("first")))
@@ -145,9 +145,29 @@ def test_a_caller_that_leaves_is_not_worked_for_and_others_are() -> None:
     assert [text for _, text in encoder.letters.seen] == ["first"]
 
 
+def test_more_callers_than_it_takes_are_sent_away_at_once() -> None:
+    encoder = Gathering()
+    queue = work(running=1, waiting=1)
+    app = app_of(embeddings.routes({"letters": encoder}, queue))
+
+    async def scenario() -> list[Any]:
+        others = [asyncio.create_task(call(app, "/v1/embeddings", stays(text))) for text in ("first", "second")]
+        while not (encoder.begun.is_set() and queue.admission.waiting):
+            await asyncio.sleep(0.005)
+        refused = await call(app, "/v1/embeddings", stays("third"))
+        encoder.gate.set()
+        return [refused, *[await other for other in others]]
+
+    refused, *others = asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert refused[0]["status"] == 429
+    assert b"retry-after" in dict(refused[0]["headers"])
+    assert json.loads(refused[1]["body"])["error"]["message"].startswith("1 requests are being answered and 1 wait")
+    assert [other[0]["status"] for other in others] == [200, 200]
+
+
 def test_an_answer_that_takes_too_long_is_given_up() -> None:
     encoder = Gathering()
-    app = app_of(embeddings.routes({"letters": encoder}, seconds=0.05))
+    app = app_of(embeddings.routes({"letters": encoder}, work(0.05)))
     sent = asyncio.run(call(app, "/v1/embeddings", stays("abc")))
     encoder.gate.set()
     assert sent[0]["status"] == 504

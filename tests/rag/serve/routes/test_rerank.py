@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from rag.core.errors import InputError, ModelUnavailable
 from rag.serve.rerank_types import CosineRanker, Ranker
 from rag.serve.routes import rerank
-from tests.rag.serve.parts import Letters, app_of, bad_json
+from tests.rag.serve.parts import Letters, app_of, bad_json, work
 from tests.rag.serve.test_disconnect import call, leaves_when
 
 ASKED: dict[str, Any] = {"model": "cosine:letters", "query": "abc", "documents": ["xyz", "abc", "ab"]}
@@ -30,7 +30,7 @@ class Failing:
 
 
 def client(ranker: Ranker | None = None) -> TestClient:
-    app = app_of(rerank.routes({"cosine:letters": ranker or CosineRanker(Letters()), "other": CosineRanker(Letters())}))
+    app = app_of(rerank.routes({"cosine:letters": ranker or CosineRanker(Letters()), "other": CosineRanker(Letters())}, work()))
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -65,7 +65,7 @@ def test_an_unknown_model_is_named_with_the_known(path: str) -> None:
     reply = client().post(path, json={**ASKED, "model": "rerank-v3.5"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
     assert "cosine:letters, other" in reply.json()["error"]["message"]
-    nobody = TestClient(app_of(rerank.routes({})))
+    nobody = TestClient(app_of(rerank.routes({}, work())))
     assert nobody.post("/v1/rerank", json={**ASKED, "model": None}).status_code == 404
 
 
@@ -163,7 +163,8 @@ def test_a_caller_that_leaves_or_waits_too_long_ends_the_work() -> None:
             return []
 
     ranker = Hanging()
-    left = asyncio.run(call(app_of(rerank.routes({"cosine:letters": ranker})), PATHS[0], leaves_when(ASKED, lambda: ranker.started == 1)))
-    late = asyncio.run(call(app_of(rerank.routes({"cosine:letters": ranker}, seconds=0.05)), PATHS[1], leaves_when(ASKED, lambda: False)))
+    patient, hasty = (app_of(rerank.routes({"cosine:letters": ranker}, work(seconds))) for seconds in (60.0, 0.05))
+    left = asyncio.run(call(patient, PATHS[0], leaves_when(ASKED, lambda: ranker.started == 1)))
+    late = asyncio.run(call(hasty, PATHS[1], leaves_when(ASKED, lambda: False)))
     assert (left[0]["status"], late[0]["status"]) == (499, 504)
     assert ranker.cancelled == 2
