@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from rag.core.plan import Plan
 
 
+MAX_LOOP = 10_000
+"""How often an edge may be followed in one run: a number far above it is a slip, or was written to keep a server busy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """``source.output`` into ``target.port``. ``call``: hand over a function; ``loop``: how often the edge may be followed in one run."""
@@ -88,8 +92,8 @@ class Pipeline:
         if output not in source_node.signature.outputs:
             known = ", ".join(f"'{source_node.name}.{o}'" if o else f"'{source_node.name}'" for o in source_node.signature.outputs)
             raise GraphError(f"'{source}' does not exist; outputs of '{source_node.name}' are: {known}")
-        if loop is not None and loop < 1:
-            raise GraphError(f"{source} -> {target}: loop must be at least 1, not {loop}")
+        if loop is not None and not 1 <= loop <= MAX_LOOP:
+            raise GraphError(f"{source} -> {target}: loop must be from 1 to {MAX_LOOP:,}, not {loop}")
         target_node, port_name = self._split(target)
         offered = source_node.signature.outputs[output]
         port = self._port(source, offered, target_node, port_name, loop is not None)

@@ -115,6 +115,8 @@ def test_a_file_is_named_in_its_errors(tmp_path: Path) -> None:
         ("nodes: {a: {type: First}}\nedges: {a: b}", "expected a list"),
         ("nodes: {a: {type: First}}\nedges: [{edge: a -> a, lop: 2}]", "expected {edge"),
         ("nodes: {a: {type: First}}\nedges: [{edge: a -> a, loop: true}]", "loop must be a whole number"),
+        ("nodes: {a: {type: First}}\nedges: [{edge: a -> a, loop: 0}]", "loop must be from 1 to 10,000, not 0"),
+        ("nodes: {a: {type: First}}\nedges: [{edge: a -> a, loop: 99999999999}]", "loop must be from 1 to 10,000"),
         ("nodes: {a: {type: First}}\nlimits: {b: 3}", "limits.b: there is no node 'b'"),
         ("nodes: {a: {type: First}}\nlimits: {a: soon}", "expected seconds"),
         ("nodes: {a: {type: First}, a: {type: First}}", "key 'a' stands twice"),
