@@ -229,7 +229,10 @@ async def killed(served: Served, victim: int, first: int) -> None:
             group.create_task(served.ask(number))
         await served.writing(4)
         os.kill(victim, signal.SIGKILL)
-    assert served.ready() == 503
+    end = time.monotonic() + 20
+    while served.ready() != 503:
+        assert time.monotonic() < end, "the server says that it is ready without its model server"
+        await asyncio.sleep(0.1)
 
 
 def cmdline(pid: int) -> bytes:

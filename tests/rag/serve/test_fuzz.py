@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -51,6 +52,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     Corpus.create(folder / "corpus", encoder=None)
     with listening(served(folder)) as url:
         yield url
+        counted = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("graft_http_requests_total{")]
+        print(f"{sum(float(line.rsplit(' ', 1)[1]) for line in counted):,.0f} requests")  # with pytest -s
 
 
 @schema.parametrize()
