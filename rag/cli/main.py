@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rag.cli import adapters, ask, compose, demo, doctor, draw, index, keys, mcp, mine, serve, train
+from rag.cli import adapters, ask, compose, contexts, demo, doctor, draw, index, keys, mcp, mine, serve, train
 from rag.cli import eval as evaluation
 from rag.core.errors import GraftError, InputError
 
@@ -103,6 +103,7 @@ app.command()(train.train)
 app.command()(compose.compose)
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(contexts.app, name="contexts")
 app.command()(draw.draw)
 app.command()(doctor.doctor)
 

@@ -1,0 +1,146 @@
+"""``rag contexts``: the passages of a corpus as keys and values that a model made of them once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rag.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from retrievers.context.build import ContextEncoder, Plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Passages encoded once, for a model that attends to them instead of reading them: build, show, verify.",
+)
+
+StoreArgument = Annotated[Path, typer.Argument(help="Folder that `rag contexts build` wrote.", show_default=False)]
+
+
+@app.command()
+def build(
+    corpus: Annotated[Path, typer.Argument(help="Folder that `rag index` wrote.", show_default=False)],
+    store: Annotated[Path, typer.Option("--store", "-s", help="Folder of the store, new or from an earlier run.", show_default=False)],
+    model: Annotated[str, typer.Option("--model", "-m", help="Name or folder of the model.")] = "smollm2",
+    numbers: Annotated[
+        Literal["float16", "int8", "int4"] | None,
+        typer.Option("--format", help="How numbers are stored. \\[default: as the store is, float16 for a new one]"),
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Check every byte first, and encode anew what is damaged.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Passages that are encoded at a time.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode the passages of a corpus. Run it again after the corpus changed, or to go on after a stop; what the corpus lost goes too.
+
+    Example:  rag contexts build handbook --store handbook-contexts --model smollm2 --format int8
+    """
+    from generators.passages import passage_data
+    from rag.cli.console import err, size, write, write_json
+    from retrievers.context.build import build as build_store
+    from retrievers.context.store import ContextStore
+    from retrievers.corpus import Corpus
+
+    opened = Corpus.open(corpus, read_only=True)
+    contexts = [(passage.id, passage_data(passage)) for passage in opened.each_passage()]
+    encoder = make_encoder(model)
+    screen = err()
+
+    def announce(plan: Plan) -> None:
+        screen.print(_in_words(plan), soft_wrap=True, markup=False)
+
+    try:
+        with screen.status("encoding …") as status:  # shows nothing unless stderr is a terminal
+            built = build_store(
+                store,
+                contexts,
+                encoder,
+                numbers,
+                prune=True,
+                repair=repair,
+                batch=batch,
+                announce=announce,
+                progress=lambda done, total: status.update(f"{done:,} of {total:,} passages encoded …"),
+            )
+    except KeyboardInterrupt:
+        screen.print("stopped; what was committed stays; run the same command to resume")
+        raise typer.Exit(130) from None
+    info = ContextStore(store, ram_bytes=0).info()
+    if as_json:
+        write_json({**info, "encoded": built.encoded, "kept": built.kept, "removed": built.removed})
+        return
+    write(
+        f"{built.encoded:,} passages encoded, {built.kept:,} were there, {built.removed:,} taken away; "
+        f"{info['tokens']:,} tokens in {size(info['bytes'])} at {store}\n"
+    )
+
+
+@app.command()
+def show(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Show what a store holds, for which model, and what its number format costs in accuracy.
+
+    Example:  rag contexts show handbook-contexts
+    """
+    from rag.cli.console import write, write_json
+    from retrievers.context.store import ContextStore
+
+    info = ContextStore(store, ram_bytes=0).info()
+    write_json(info) if as_json else write(_as_lines(info))
+
+
+@app.command()
+def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Read every byte of a store and name all that is damaged; the exit code is then 1.
+
+    Example:  rag contexts verify handbook-contexts
+    """
+    from rag.cli.console import write, write_json
+    from retrievers.context.store import ContextStore
+
+    opened = ContextStore(store, ram_bytes=0)
+    damage = opened.verify()
+    if as_json:
+        rows = [{"segment": found.segment, "passage": found.id, "reason": found.reason} for found in damage]
+        write_json({"path": str(store), "passages": len(opened), "damaged": rows})
+    elif damage:
+        for found in damage:
+            what = f"passage {found.id!r}" if found.id else "as a whole"
+            write(f"damaged: segment {found.segment}, {what}: {found.reason}\n")
+    else:
+        write(f"{len(opened):,} passages: every checksum agrees\n")
+    if damage:
+        raise typer.Exit(1)
+
+
+def make_encoder(model: str) -> ContextEncoder:
+    """Who encodes; the model is loaded when it is first needed."""
+    from generators.models.stitched.encoder import LocalEncoder
+
+    return LocalEncoder(model)
+
+
+def _in_words(plan: Plan) -> str:
+    from rag.cli.console import size
+
+    about = "" if plan.exact else "about "
+    length = f"{about}{plan.tokens:,} tokens, {about}{size(plan.bytes)} on disk"
+    return f"{len(plan.todo):,} of {plan.passages:,} passages are to be encoded: {length}"
+
+
+def _as_lines(info: dict[str, Any]) -> str:
+    from rag.cli.console import size
+
+    model = info["model"]
+    unreadable = "".join(f"unreadable: segment {name}: {reason}\n" for name, reason in info["unreadable_segments"].items())
+    return (
+        f"store: {info['path']}\n"
+        f"passages: {info['passages']:,} with {info['tokens']:,} tokens in {info['segments']:,} segments\n"
+        f"on disk: {size(info['bytes'])}, {size(info['bytes_per_token'])} per token\n"
+        f"format: {info['format']}, relative error of keys {info['error_keys']:.2%}, of values {info['error_values']:.2%}\n"
+        f"model: weights {model['weights'][:16]}, tokenizer {model['tokenizer'][:16]}, adapter {(model['adapter'] or 'none')[:16]}, "
+        f"{model['layers']} layers of {model['heads']} × {model['head_dim']}, rotary {model['rotary']}\n"
+        f"build: {'whole' if info['complete'] else 'not finished; run `rag contexts build` again'}\n{unreadable}"
+    )
