@@ -45,6 +45,13 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
             *("--held-out", "8", "--evaluations", "4", "--candidates", "2", "--rounds", "2"),
         ),
     ),
+    "knn_lm": Benchmark(
+        ("--data", "DATA"),
+        quick=(
+            *("--data", "DATA", "--store-articles", "2", "--hold-out", "2", "--test-articles", "1", "--test-every", "1"),
+            *("--window", "256", "--stride", "192"),
+        ),
+    ),
     "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "serve": Benchmark(quick=("--clients", "1", "4", "--rounds", "1", "--max-tokens", "4")),
     "soak": Benchmark(quick=("--minutes", "0.5", "--max-tokens", "4")),
