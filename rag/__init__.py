@@ -77,6 +77,7 @@ COMPONENTS: dict[str, str] = {
     "Local": "generators.models.local",
     "VLLM": "generators.models.vllm",
     "OpenAICompatible": "generators.models.openai_compatible",
+    "KNNLM": "generators.knn_lm",
     "Direct": "generators.direct",
     "Cited": "generators.cited",
     "Flare": "generators.flare.flare",

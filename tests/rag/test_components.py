@@ -54,6 +54,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "Direct": lambda: rag.Direct(local(), max_tokens=9, language="en", confidence=True),
     "First": lambda: rag.First(),
     "Fuse": lambda: rag.Fuse(k=3, method="weighted", weights=(0.5, 2.0), constant=10),
+    "KNNLM": lambda: rag.KNNLM("datastore", "smollm2", 0.3, 2.0, 64, "cpu", 4),
     "ListwiseRerank": lambda: rag.ListwiseRerank(local(), k=2, window=6, step=3, max_words=50, language="zh"),
     "Local": lambda: local(),
     "MarkdownChunker": lambda: rag.MarkdownChunker(100, 0),
