@@ -109,7 +109,7 @@ def _options() -> argparse.Namespace:
     options = parser(__doc__ or "")
     options.add_argument("--model-url", help="vLLM server of the embedded model, with its /v1; one is started if not given")
     options.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS), help="numbers of clients")
-    options.add_argument("--rounds", type=int, default=3, help="of each number, after one to warm up")
+    options.add_argument("--rounds", type=int, default=5, help="of each number, after one to warm up")
     options.add_argument("--per-client", type=int, default=2, help="questions of each client in a round, at least 8 in all")
     options.add_argument("--max-tokens", type=int, default=32, help="length of an answer")
     options.add_argument("--seed", type=int, default=0, help="of the questions")

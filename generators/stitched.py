@@ -1,0 +1,135 @@
+"""Answers from passages that the model has read before: their keys and values come from a store, and only the question is computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from generators.models.calling import called
+from generators.passages import passage_data
+from generators.prompts import render
+from generators.refusing import declines, refusal
+from generators.retrieval import retrieve
+from generators.write import remarks
+from rag.core.errors import InputError, MissingDependency, PromptTooLong
+from rag.core.protocols import Retriever
+from rag.core.registry import component
+from rag.core.trace import TextDelta, count, emit, listening, note
+from rag.core.types import Answer, Filter, Generation, Hit, Sampling, SamplingRequest
+from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
+
+if TYPE_CHECKING:
+    from generators.models.stitched.reader import Contexts, Prepared
+
+
+@component
+class Stitched:
+    """Answer from the ``k`` best passages, greedily, in at most ``max_tokens`` tokens. A run may ask for other sampling.
+
+    ``store`` is a folder that `rag contexts build` wrote for ``model``, or an open store. ``model``, ``adapter``, ``dtype`` and ``device``
+    are those of `Local`; a model with learned positions or sliding windows is refused. A passage that the store lacks, has damaged or has
+    of another text is encoded on the spot: the trace counts ``contexts_hit`` and ``contexts_missed``, and notes why.
+
+    No passage sees another, so answers differ from those of a model that reads all together; ``recompute`` is the share of the passages'
+    tokens that are computed again with all before them (0.15 in the paper of CacheBlend; 1 is ordinary reading).
+    """
+
+    def __init__(
+        self,
+        store: str | Contexts,
+        model: str = "smollm2",
+        adapter: str | None = None,
+        k: int = 4,
+        max_tokens: int = 256,
+        recompute: float = 0.0,
+        language: Language = "auto",
+        dtype: str = "float32",
+        device: str = "auto",
+    ) -> None:
+        check_positive(k, "k", "Stitched")
+        check_positive(max_tokens, "max_tokens", "Stitched")
+        check_language(language, "Stitched")
+        if isinstance(recompute, bool) or not isinstance(recompute, int | float) or not 0 <= recompute <= 1:
+            raise InputError(f"Stitched: recompute is a share from 0 to 1 of the passages' tokens, not {recompute!r}")
+        try:
+            from generators.models.stitched.encoder import LocalEncoder
+            from generators.models.stitched.reader import Contexts, Reader
+        except ImportError as error:
+            raise MissingDependency(f"Stitched needs torch and transformers ({error}): pip install 'graft-rag[cpu]'") from error
+        if not isinstance(store, str | Contexts) or store == "":
+            raise InputError(f"Stitched: store is a folder that `rag contexts build` wrote, not {store!r}")
+        self.store = store
+        self.model = model
+        self.adapter = adapter
+        self.k = k
+        self.max_tokens = max_tokens
+        self.recompute = recompute
+        self.language = language
+        self.dtype = dtype
+        self.device = device
+        self._reader = Reader(LocalEncoder(model, adapter, dtype, device), store, recompute)
+
+    async def run(
+        self, question: str, retriever: Retriever, filter: Filter | None = None, sampling: SamplingRequest | None = None
+    ) -> Answer:
+        """Answer ``question`` from what ``retriever`` finds under ``filter``.
+
+        Without any hit the answer is a fixed sentence, ``refused``. Passages that do not fit the window are left out from the last, with a
+        note. Raises `InputError` if the question is empty or does not fit by itself, `PromptTooLong` if the best passage does not fit
+        beside it, and what `ContextStore` raises when the store is not there or is another model's.
+        """
+        question = check_question(question)
+        language = prompt_language(self.language, question)
+        hits = await retrieve(retriever, question, self.k, filter)
+        if not hits:
+            return refusal(language, "the retriever found no passage")
+        wanted = (sampling or SamplingRequest()).applied_to(Sampling(self.max_tokens))
+        prepared = await asyncio.to_thread(self._prepared, question, language, hits, wanted.max_tokens)
+        notes = _dropped(hits, prepared.passages, wanted.max_tokens)
+        count(contexts_hit=prepared.passages - len(prepared.misses), contexts_missed=len(prepared.misses), tokens_reused=prepared.reused)
+        for miss in prepared.misses:
+            note(f"passage '{miss.id}' was encoded now: {miss.reason}{f' ({miss.detail})' if miss.detail else ''}")
+        generation = await called("chat", "local", self.adapter or self.model, self._written(prepared, wanted), wanted)
+        return Answer(
+            generation.text,
+            sources=tuple(hits[: prepared.passages]),
+            refused=declines(generation.text, language),
+            notes=(*notes, *remarks(generation, wanted.max_tokens)),
+            finish=generation.finish,
+        )
+
+    def _prepared(self, question: str, language: str, hits: Sequence[Hit], max_tokens: int) -> Prepared:
+        from generators.models.stitched.prompt import PASSAGES
+
+        message = render("cited", language, passages=PASSAGES, question=as_data(question))
+        return self._reader.prepare(message, [hit.passage.id for hit in hits], [passage_data(hit.passage) for hit in hits], max_tokens)
+
+    async def _written(self, prepared: Prepared, sampling: Sampling) -> Generation:
+        from generators.models.decoding import Writing
+
+        row = Writing(prepared.tokens, sampling, _teller() if listening() else None, self.adapter)
+        try:
+            generation = await asyncio.to_thread(self._reader.answer, prepared, row)
+        finally:
+            row.cancelled = True  # a thread cannot be stopped, but it ends at its next token
+        count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
+        return generation
+
+
+def _teller() -> Callable[[str], Any]:
+    """Tells a piece of text to this run's listener, from any thread, in order."""
+    loop = asyncio.get_running_loop()
+    return lambda piece: loop.call_soon_threadsafe(emit, TextDelta(piece))  # the thread has a copy of this run's context
+
+
+def _dropped(hits: Sequence[Hit], kept: int, max_tokens: int) -> list[str]:
+    if kept == len(hits):
+        return []
+    names = ", ".join(f"'{hit.passage.id}'" for hit in hits[kept:])
+    why = f"the prompt would pass the window of the model (max_tokens={max_tokens} included)"
+    if kept == 0:
+        raise PromptTooLong(f"not even the best passage '{hits[0].passage.id}' fits: {why}; index smaller passages or lower max_tokens")
+    text = f"dropped {'passages' if len(hits) - kept > 1 else 'passage'} {names}: {why}"
+    note(text)
+    return [text]
