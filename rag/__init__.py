@@ -78,6 +78,7 @@ COMPONENTS: dict[str, str] = {
     "VLLM": "generators.models.vllm",
     "OpenAICompatible": "generators.models.openai_compatible",
     "KNNLM": "generators.knn_lm",
+    "Stitched": "generators.stitched",
     "Direct": "generators.direct",
     "Cited": "generators.cited",
     "Flare": "generators.flare.flare",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rag.cli.options import JsonOption
+from rag.core.errors import MissingDependency
 
 if TYPE_CHECKING:
     from retrievers.context.build import ContextEncoder, Plan
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Passages encoded once, for a model that attends to them instead of reading them: build, show, verify.",
+    help="Passages encoded once, for a model that attends to them instead of reading them: build, show, verify, serve.",
 )
 
 StoreArgument = Annotated[Path, typer.Argument(help="Folder that `rag contexts build` wrote.", show_default=False)]
@@ -113,6 +114,40 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
         write(f"{len(opened):,} passages: every checksum agrees\n")
     if damage:
         raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    store: StoreArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8090,
+    keys: Annotated[Path | None, typer.Option(help="Key file, from `rag keys add`.", show_default=False)] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Environment variable with a key.", show_default=False)] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name under which it may be asked too, one each time; * for all.", show_default=False)
+    ] = None,
+    running: Annotated[int, typer.Option(min=1, help="Passages that are sent at once.")] = 8,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; further ones get 429.")] = 128,
+) -> None:
+    """Serve a store, read-only, to readers on other machines, by passage id.
+
+    Example:  rag contexts serve handbook-contexts --port 8090
+    """
+    try:
+        import uvicorn
+
+        from rag.cli.serve import CONNECTIONS, _doors
+        from rag.serve.contexts import contexts_app
+        from rag.serve.observe.logs import configure_logging
+        from rag.serve.settings import Limits
+    except ImportError as error:
+        raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
+    from retrievers.context.store import ContextStore
+
+    doors = _doors(host, port, keys, api_key_env, allow_host or [], [], [], None)
+    served = contexts_app(ContextStore(store, ram_bytes=0), limits=Limits(running, waiting), doors=doors)
+    configure_logging("text", "info")
+    uvicorn.run(served, host=host, port=port, **CONNECTIONS)
 
 
 def make_encoder(model: str) -> ContextEncoder:

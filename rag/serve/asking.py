@@ -8,9 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from fastapi.responses import JSONResponse, Response
-from sse_starlette import EventSourceResponse
 
 from rag.core.deadline import within
 from rag.core.engine import Run
@@ -20,19 +18,19 @@ from rag.core.types import SamplingRequest
 from rag.core.typing import accepts
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.observe.recorder import Recorder, recorder_of
+from rag.serve.streaming import Event, EventStream, Stopping
 from rag.serve.waiting import GONE, GivenUp, Limited, disconnected, late, unless
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from rag.core.pipeline import Pipeline
     from rag.serve.admission import Admission
     from rag.serve.breaker import Breaker
     from rag.serve.openai_types import GraftOptions
 
-Writer = Callable[[Sequence[Any], Limited], AsyncIterator[str]]
-"""From the events up to the first words, and the others, to the data of server-sent events."""
+Writer = Callable[[Sequence[Any], Limited], AsyncIterator[Event]]
+"""From the events up to the first words, and the others, to server-sent events."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,7 @@ class Asking:
         self._breakers: dict[int, Breaker] = {}
         self._seconds = seconds
         self._drain = drain
+        self._stopping = Stopping()
 
     async def whole(self, request: Request, question: Question, answer: Callable[[Run], Response]) -> Response:
         """``answer`` of the run, once it is over. Raises `RequestError`."""
@@ -163,7 +162,7 @@ class Asking:
                 recorder.failed(error)
                 raise to_request_error(error) from error
             raise
-        return _Stream(write(first, limited), limited, place, recorder, self._drain)
+        return EventStream(write(first, limited), limited, place, recorder, self._stopping, self._drain)
 
     async def _recorded(self, events: AsyncIterator[Any], recorder: Recorder, breaker: Breaker) -> AsyncIterator[Any]:
         """The events, as they come; ``recorder`` and ``breaker`` are told of the first words and of the end."""
@@ -206,33 +205,6 @@ async def first_words(events: AsyncIterator[Any], early: bool = False) -> list[A
         if early or isinstance(event, TextDelta):
             return seen
     raise RequestError(500, "the run ended without a result", type="server_error", code="internal_error")
-
-
-class _Stream(Response):
-    """Server-sent events, after which the run behind them is ended and its place is free, whatever became of the client."""
-
-    def __init__(self, chunks: AsyncIterator[str], events: Limited, place: AsyncExitStack, recorder: Recorder, drain: float) -> None:
-        self._stopping = anyio.Event()
-        self._response = EventSourceResponse(chunks, sep="\n", shutdown_event=self._stopping, shutdown_grace_period=drain + 2)
-        self._events = events
-        self._place = place
-        self._recorder = recorder
-        self._drain = drain
-        self.status_code = self._response.status_code
-        self.background = None
-        self.raw_headers = self._response.raw_headers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all."""
-        draining = asyncio.create_task(self._events.drain(self._stopping.wait, self._drain))
-        try:
-            await self._response(scope, receive, send)
-        finally:
-            draining.cancel()
-            if self._events.given_up is not None:
-                self._recorder.failed(self._events.given_up)
-            await self._events.close()
-            await self._place.aclose()
 
 
 def _given_up(given: GivenUp, recorder: Recorder) -> Response:

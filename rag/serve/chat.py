@@ -118,5 +118,8 @@ async def stream(completion: Chunks, first: Sequence[Any], events: Limited, incl
     yield "[DONE]"
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
+
+
 def _dump(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
+    return _JSON.encode(data)

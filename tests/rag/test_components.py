@@ -63,6 +63,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "Rerank": lambda: rag.Rerank("folder", k=2, batch_size=3, max_pairs=4, device="cpu"),
     "SentenceChunker": lambda: rag.SentenceChunker(100, 0),
     "SentenceEncoder": lambda: encoder(),
+    "Stitched": lambda: rag.Stitched("store", "smollm2", "lora", 2, 9, 0.15, "zh", "float64", "cpu"),
     "VLLM": lambda: rag.VLLM(URL, "m", "lora", "A_KEY", 3.5, 0, 2),
 }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -67,7 +66,7 @@ class _Answers:
         )
 
 
-async def _numbered(texts: AsyncIterator[str]) -> AsyncIterator[Any]:
+async def _numbered(texts: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
     """Each as the data of an event whose id is its number."""
     number = 0
     async with aclosing(texts) as all_of_them:  # type: ignore[type-var]

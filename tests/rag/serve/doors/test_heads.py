@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -71,7 +72,7 @@ def answered(connection: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.parametrize(("head", "piece"), [(b"", b""), (b"G", b""), (ASK, b""), (ASK, b"X: x\r\n"), (b"", b"G")], ids=range(5))
+@pytest.mark.parametrize(("head", "piece"), [(b"", b""), (b"G", b""), (ASK, b""), (ASK, b"X: x\r\n"), (b"GET /", b"x")], ids=range(5))
 def test_a_connection_without_a_request_is_closed_in_time(head: bytes, piece: bytes) -> None:
     with connections() as port, connect(port) as connection:
         connection.sendall(head)
@@ -91,16 +92,38 @@ def test_the_clock_starts_again_after_each_answer() -> None:
 @pytest.mark.parametrize(
     "head", [b"GET /" + b"x" * 100_000, ASK + b"X: " + b"x" * 100_000, ASK + b"X: x\r\n" * 20_000], ids=["path", "value", "many"]
 )
-def test_a_head_without_end_is_cut_off(head: bytes) -> None:
+@pytest.mark.parametrize("after_a_request", [False, True])
+def test_a_head_without_end_is_cut_off(head: bytes, after_a_request: bool) -> None:
     with connections(most=8_192) as port, connect(port) as connection:
+        if after_a_request:
+            connection.sendall(ASK + b"\r\n")
+            assert answered(connection).startswith(b"HTTP/1.1 200")
         started = time.monotonic()
         try:
             connection.sendall(head)
             said = connection.recv(100)
         except OSError:  # it hung up while we still sent
-            said = b"HTTP/1.1 400"
-        assert said.startswith(b"HTTP/1.1 400")
+            said = b"HTTP/1.1 431"
+        assert said.startswith(b"HTTP/1.1 431")
         assert time.monotonic() - started < 0.4  # not by the clock
+
+
+def test_a_long_head_that_ends_is_too_long_and_a_long_body_is_not() -> None:
+    with connections(most=8_192) as port:
+        with connect(port) as connection:
+            connection.sendall(ASK + b"X: " + b"x" * 9_000 + b"\r\n\r\n")
+            refused = answered(connection)
+            assert refused.startswith(b"HTTP/1.1 431")
+            assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "head_too_large"
+        with connect(port) as connection:
+            body = b'{"query": "suit"' + b" " * 200_000 + b"}"
+            head = b"POST /v1/retrieve HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            for piece in (head[:-2], head[-2:] + body[:9_000], body[9_000:]):  # the end of the head in two pieces
+                connection.sendall(piece)
+                time.sleep(0.05)
+            assert answered(connection).startswith(b"HTTP/1.1 200")
+            connection.sendall((ASK + b"\r\n") * 300)  # many short heads in one piece are not one long one
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_many_that_wait_do_not_keep_others_out() -> None:
