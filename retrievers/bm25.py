@@ -78,7 +78,7 @@ class BM25:
         hits: list[list[Hit]] = []
         for rows, scores in index.search(tokens, min(k, len(snapshot)), allowed):
             rowids, flat, sizes = flatten(snapshot.rowids[rows], scores, scores > 0)
-            hits.extend(make_hits(self.corpus.passages(rowids), flat, sizes, "BM25"))
+            hits.extend(make_hits(self.corpus.passages(rowids), flat, sizes, "BM25", self.corpus.name))
         return hits
 
     def _matrix(self, snapshot: Snapshot) -> ScoreMatrix:

@@ -96,7 +96,7 @@ class Dense:
         allowed = snapshot.allowed(self.corpus.store, filter)
         rows, scores = index.search(vectors, min(k, len(snapshot)), allowed)
         rowids, flat, sizes = flatten(snapshot.rowids[rows], scores, rows >= 0)
-        return make_hits(self.corpus.passages(rowids), flat, sizes, "Dense")
+        return make_hits(self.corpus.passages(rowids), flat, sizes, "Dense", self.corpus.name)
 
     def _index(self, snapshot: Snapshot) -> VectorIndex:
         with self._lock:

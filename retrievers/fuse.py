@@ -57,7 +57,8 @@ class Fuse:
         """Return at most ``k`` hits (the constructor's if None), best first; [] only if every ranking is empty.
 
         Raises `InputError` if there is no ranking, if the number of weights differs from the number of rankings, if one passage id stands
-        for two texts (rankings of different corpora), or if a score is not finite (``method="weighted"``).
+        for two texts of different corpora (in one corpus it was changed between two searches, and the text that came first counts), or if
+        a score is not finite (``method="weighted"``).
         """
         k = self.k if k is None else k
         if k < 1:
@@ -98,7 +99,11 @@ def _first_of_each(ranking: list[Hit]) -> list[Hit]:
 
 
 def _same_passage(first: Hit, second: Hit) -> None:
-    if first.passage.text != second.passage.text:
+    if first.passage.text == second.passage.text:
+        return
+    if first.corpus and first.corpus == second.corpus:
+        note(f"passage '{first.passage.id}' changed between two searches; the text of the first one counts")
+    else:
         raise InputError(
             f"Fuse: {first.retriever or 'one ranking'} and {second.retriever or 'another'} hold different texts under the passage id"
             f" '{first.passage.id}'; fuse rankings of one corpus, or give its passages ids of their own"

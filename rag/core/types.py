@@ -48,12 +48,16 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found for a query. ``rank`` counts from 1; a larger ``score`` is better, and only comparable within one ``retriever``."""
+    """A passage found for a query. ``rank`` counts from 1; a larger ``score`` is better, and only comparable within one ``retriever``.
+
+    ``corpus`` tells the hits of one corpus from those of another; "" where nobody said.
+    """
 
     passage: Passage
     score: float
     rank: int
     retriever: str = ""
+    corpus: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

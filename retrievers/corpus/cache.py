@@ -64,7 +64,7 @@ class PassageCache:
         return young
 
 
-def make_hits(passages: list[Passage], scores: list[float], sizes: Sequence[int], retriever: str) -> list[list[Hit]]:
+def make_hits(passages: list[Passage], scores: list[float], sizes: Sequence[int], retriever: str, corpus: str) -> list[list[Hit]]:
     """Cut flat, ranked ``passages`` into one list of hits per query; ``sizes`` holds their lengths."""
     longest = max(sizes, default=0)
     ranks = range(1, longest + 1)
@@ -72,7 +72,7 @@ def make_hits(passages: list[Passage], scores: list[float], sizes: Sequence[int]
     start = 0
     for size in sizes:
         stop = start + size
-        hits.append(list(map(Hit, passages[start:stop], scores[start:stop], ranks, repeat(retriever))))
+        hits.append(list(map(Hit, passages[start:stop], scores[start:stop], ranks, repeat(retriever), repeat(corpus))))
         start = stop
     return hits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ class Corpus:
         self.chunker = chunker
         self.read_only = read_only
         self.folder = Path(path)
+        self.name = hashlib.sha256(str(self.folder.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        """Tells it from others, in hits; not its path, which is nobody else's business."""
         self.store = Store(self.folder, read_only=read_only)
         self._parts: dict[str, Any] = {}
         self._cache = PassageCache(self.store.passages)

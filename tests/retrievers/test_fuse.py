@@ -138,6 +138,19 @@ def test_one_id_for_two_texts_is_an_error():
         Fuse().run(ranking("a"), other)
 
 
+@pytest.mark.parametrize(("ours", "theirs", "fits"), [("x", "x", True), ("x", "y", False), ("", "", False), ("x", "", False)])
+def test_a_passage_may_change_between_two_searches_of_one_corpus(ours: str, theirs: str, fits: bool) -> None:
+    first = [replace(ranking("a")[0], corpus=ours)]
+    other = [replace(first[0], passage=Passage("a", "its text after an update"), retriever="dense", corpus=theirs)]
+    if not fits:
+        with pytest.raises(InputError, match="different texts"):
+            Fuse().run(first, other)
+        return
+    (hit,) = Fuse().run(first, other)
+    assert hit.passage == first[0].passage
+    assert hit.score == pytest.approx(2 / 61)
+
+
 def test_it_is_a_component_that_can_be_read_back():
     assert registered("Fuse") is Fuse
     assert configuration(Fuse(k=3, weights=[1, 2])) == {"k": 3, "weights": [1, 2]}
