@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -31,7 +31,7 @@ class Heads(asyncio.Protocol):
     seconds = SECONDS
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._inner: Any = AutoHTTPProtocol(*args, **options)
+        self._inner = cast(Any, AutoHTTPProtocol)(*args, **options)
         self._most: int = self._inner.config.h11_max_incomplete_event_size or _MOST
         self._heard = 0
         self._tail = b""
