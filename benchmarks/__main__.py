@@ -52,6 +52,9 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
             *("--window", "256", "--stride", "192"),
         ),
     ),
+    "context_store": Benchmark(
+        ("--data", "DATA"), quick=("--data", "DATA", "--limit", "1", "--contexts", "256", "--piece", "128", "--rounds", "1")
+    ),
     "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "serve": Benchmark(quick=("--clients", "1", "4", "--rounds", "1", "--max-tokens", "4")),
     "soak": Benchmark(quick=("--minutes", "0.5", "--max-tokens", "4")),

@@ -136,7 +136,7 @@ def serve(
     try:
         import uvicorn
 
-        from rag.cli.serve import CONNECTIONS, _doors
+        from rag.cli.serve import CONNECTIONS, doors_of
         from rag.serve.contexts import contexts_app
         from rag.serve.observe.logs import configure_logging
         from rag.serve.settings import Limits
@@ -144,7 +144,7 @@ def serve(
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
     from retrievers.context.store import ContextStore
 
-    doors = _doors(host, port, keys, api_key_env, allow_host or [], [], [], None)
+    doors = doors_of(host, port, keys, api_key_env, allow_host or [], [], [], None)
     served = contexts_app(ContextStore(store, ram_bytes=0), limits=Limits(running, waiting), doors=doors)
     configure_logging("text", "info")
     uvicorn.run(served, host=host, port=port, **CONNECTIONS)

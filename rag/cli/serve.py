@@ -149,7 +149,7 @@ def serve(
     if leads:
         lead(workers, host, port, started, log_format, log_level)
         return
-    doors = _doors(host, port, keys, api_key_env, allow_host or [], allow_origin or [], trust_proxy or [], rate)
+    doors = doors_of(host, port, keys, api_key_env, allow_host or [], allow_origin or [], trust_proxy or [], rate)
     if pipeline is not None:
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
@@ -206,7 +206,7 @@ def _supervisor(model: str, worn: Slots | None, options: list[str], log: Path | 
     return Supervisor(model, adapters=worn is not None, options={**flags, **engine_options(options)}, log=log, api_key_env=key_env)
 
 
-def _doors(
+def doors_of(
     host: str,
     port: int,
     keys: Path | None,

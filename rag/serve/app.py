@@ -26,9 +26,7 @@ from rag.serve.admission import Admission
 from rag.serve.asking import Work
 from rag.serve.contract import openapi_of
 from rag.serve.documents.desk import Desk
-from rag.serve.doors.keys import Keys, Ring
-from rag.serve.doors.origins import Hosts, Origins, SecurityHeaders
-from rag.serve.doors.rates import Addresses, Limiter, Rates
+from rag.serve.doors.lock import lock
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.jobs import Jobs
 from rag.serve.observe.metrics import Metrics
@@ -124,7 +122,7 @@ def create_app(
 
     shown.show(kept.routes(first))
     shown.add(_description(app, doors))
-    _lock(app, doors)
+    lock(app, doors)
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     for one in shown.apps:
         one.add_exception_handler(RequestError, _answer_error)
@@ -163,21 +161,6 @@ def _description(app: FastAPI, doors: Doors) -> BaseRoute:
         return JSONResponse(document)
 
     return APIRoute("/openapi.json", openapi, response_model=None, include_in_schema=False)
-
-
-def _lock(app: FastAPI, doors: Doors) -> None:
-    """The last one that is added stands outermost. Starlette makes them when the server starts: what is wrong is told now."""
-    Origins(app, doors.origins)
-    if doors.bind is not None:
-        Hosts(app, doors.bind, doors.hosts)
-    if doors.per_minute is not None:
-        app.add_middleware(Rates, limiter=Limiter(doors.per_minute, doors.burst), addresses=Addresses(doors.proxies))
-    if doors.locked:
-        app.add_middleware(Keys, ring=Ring(doors.keys, doors.secret))
-    app.add_middleware(Origins, allowed=doors.origins)
-    if doors.bind is not None:
-        app.add_middleware(Hosts, bind=doors.bind, allowed=doors.hosts)
-    app.add_middleware(SecurityHeaders)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -39,7 +39,7 @@ _TABLE = (
     _Row(None, "GET", " ".join(HEALTH)),
     _Row(None, "GET HEAD", "/ /playground/**"),  # holds no data; its script sends the key that the user types
     _Row("ask", "POST", "/v1/chat/completions /v1/completions /v1/embeddings /v1/rerank /v2/rerank /v1/retrieve"),
-    _Row("ask", "GET", "/v1/answers /v1/models /v1/models/* /v1/adapters /v1/pipelines /openapi.json"),
+    _Row("ask", "GET", "/v1/answers /v1/models /v1/models/* /v1/adapters /v1/pipelines /v1/contexts /v1/contexts/passage /openapi.json"),
     _Row("write", "GET POST PUT PATCH DELETE", "/v1/documents /v1/documents/** /v1/jobs /v1/jobs/**"),
 )
 

@@ -125,10 +125,10 @@ def test_only_so_many_are_sent_at_once(path: Path) -> None:
         return state()
 
     store.state = slow  # type: ignore[method-assign]
-    with TestClient(contexts_app(store, limits=Limits(running=1, waiting=0)), base_url="http://localhost") as http:
-        with ThreadPoolExecutor(1) as threads:
-            first = threads.submit(passage, http, id="p001")
-            assert inside.wait(10)
-            assert passage(http, id="p002").status_code == 429
-            go_on.set()
-            assert first.result().status_code == 200
+    app = contexts_app(store, limits=Limits(running=1, waiting=0))
+    with TestClient(app, base_url="http://localhost") as http, ThreadPoolExecutor(1) as threads:
+        first = threads.submit(passage, http, id="p001")
+        assert inside.wait(10)
+        assert passage(http, id="p002").status_code == 429
+        go_on.set()
+        assert first.result().status_code == 200
