@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +28,7 @@ class Server:
         self.seen: set[int] = set()
         """All workers that were looked at."""
         self.log = folder / "server.log"
-        self.temporary = folder / "t"
-        self.temporary.mkdir(exist_ok=True)
+        self.temporary = Path(tempfile.mkdtemp(prefix="g-", dir="/tmp"))  # short: a socket's path has room for a hundred bytes
         environment = {**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1", "GRAFT_CACHE": str(folder / "cache")}
         command = [sys.executable, "-m", "rag.cli.main", "serve", *map(str, options), "--port", str(self.port)]
         with self.log.open("wb") as log:
@@ -37,7 +38,7 @@ class Server:
         """Its log."""
         return self.log.read_text()
 
-    def until(self, true: Callable[[], Any], seconds: float = 30) -> Any:
+    def until(self, true: Callable[[], Any], seconds: float = 90) -> Any:
         """What ``true`` gives once it gives something; connections that fail count as nothing."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -81,7 +82,7 @@ class Caller:
     """One connection."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def get(self, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and body, which is JSON if it can be; with a body it is a POST."""
@@ -112,7 +113,7 @@ def served(folder: Path, *options: str | Path) -> Iterator[Server]:
             server.workers()
             server.process.send_signal(signal.SIGTERM)
             try:
-                server.process.wait(20)
+                server.process.wait(60)
             except subprocess.TimeoutExpired:
                 server.process.kill()
                 server.process.wait()
@@ -120,6 +121,7 @@ def served(folder: Path, *options: str | Path) -> Iterator[Server]:
             with suppress(OSError):
                 if b"GRAFT_WORKER" in Path(f"/proc/{pid}/environ").read_bytes():  # nobody else has its number by now
                     os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(server.temporary, ignore_errors=True)
 
 
 def search_file(path: Path, corpus: Path, k: int) -> Path:

@@ -52,7 +52,7 @@ def test_a_killed_worker_is_started_anew_and_the_other_answers_meanwhile(shelf: 
         assert "worker 0 of 2 was ended by SIGKILL (the kernel's, if memory ran out), and is started anew in" in server.said()
         pids = server.workers().values()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
         assert list(server.temporary.iterdir()) == []
         assert "Traceback" not in server.said()
@@ -93,9 +93,10 @@ def test_sighup_changes_the_pipeline_without_a_failed_question(workers: int, she
 def test_a_file_that_cannot_be_served_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("nodes:\n  search: {type: Nothing}\n")
     server = Server(tmp_path, tmp_path / "p.yaml", "--workers", "3")
-    assert server.process.wait(30) == 2
+    assert server.process.wait(90) == 2
     assert server.said().count("there is no component 'Nothing'") == 1
     assert list(server.temporary.iterdir()) == []
+    server.temporary.rmdir()
 
 
 def test_fewer_questions_than_workers_are_refused(rag: Rag, shelf: Path) -> None:

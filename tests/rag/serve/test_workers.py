@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -78,18 +79,20 @@ class Led:
         return self.log.read_text().splitlines()
 
     async def until(self, count: int, what: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum(what in line for line in self.said()) < count:
                 await asyncio.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "t").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t"))
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A folder for temporary files whose name leaves room for that of a socket; ``tmp_path`` must be there before."""
+    with tempfile.TemporaryDirectory(prefix="g-", dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
 
 
-def test_all_are_kept_told_and_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_are_kept_told_and_ended(tmp_path: Path, short: Path, caplog: pytest.LogCaptureFixture) -> None:
     led = Led(SERVE, tmp_path)
 
     async def run() -> int:
@@ -107,7 +110,7 @@ def test_all_are_kept_told_and_ended(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert sorted(line for line in said if "ready" not in line) == ["0 hup", "0 term", "1 hup", "1 term"]
     assert said[0].startswith("0 ready")  # the first starts alone
     assert "worker 1 of 2 was ended by SIGKILL" in caplog.text
-    assert list((tmp_path / "t").iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
 def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
