@@ -97,7 +97,7 @@ class LoraServer:
         finally:
             self.in_flight[name] -= 1
         choice: dict[str, Any] = {"index": 0, "text": name, "logprobs": None, "finish_reason": "stop", "token_ids": [10]}
-        if body.get("logprobs"):
+        if body.get("logprobs") is not None:
             top = {"token_id:10": -0.1, "token_id:11": -2.5}
             choice["logprobs"] = {"tokens": ["token_id:10"], "token_logprobs": [-0.1], "top_logprobs": [top], "text_offset": [0]}
         if body.get("prompt_logprobs") is not None:
