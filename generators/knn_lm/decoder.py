@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from generators.models.embedded import resolve, without_progress_bars
-from rag.core.errors import InputError, MissingDependency, ModelError
+from generators.models.loading import load_decoder
+from rag.core.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -52,22 +52,9 @@ class Decoder:
 
         Raises `MissingDependency`, and `ModelError` for what cannot be loaded.
         """
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise MissingDependency(f"a model in process needs torch and transformers ({error}): pip install 'graft-rag[cpu]'") from error
         if dtype not in ("float32", "bfloat16", "float16", "auto"):
             raise InputError(f"dtype is one of float32, bfloat16, float16, auto, not {dtype!r}")
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        source = resolve(name)
-        try:
-            with without_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(source)
-                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
-            return Decoder(model.to(place).eval(), tokenizer, name)  # type: ignore[arg-type]
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot load the model '{name}' on {place}: {str(error).strip()[:600]}") from error
+        return Decoder(*load_decoder(name, dtype, device), name)
 
     @property
     def source(self) -> Source:

@@ -12,11 +12,11 @@ from typing import Any
 from generators.models.calling import called, streamed
 from generators.models.checks import check_scored, check_text, checked, fitted, parted
 from generators.models.decoding import Engine, Reading, Writing
-from generators.models.embedded import resolve, without_progress_bars
+from generators.models.loading import load_decoder
 from generators.models.together import together
 from generators.models.tokens import PromptTokenizer
 from rag.core.batcher import Batcher
-from rag.core.errors import InputError, MissingDependency, ModelError
+from rag.core.errors import InputError
 from rag.core.registry import component
 from rag.core.sync import iterate_sync, run_sync
 from rag.core.trace import count
@@ -229,20 +229,7 @@ class _Parts:
 
 
 def _load(name: str, dtype: str, device: str) -> _Parts:
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise MissingDependency(f"a model in process needs torch and transformers ({error}): pip install 'graft-rag[cpu]'") from error
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    source = resolve(name)
-    try:
-        with without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
-        model = model.to(place).eval()  # type: ignore[arg-type]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load the model '{name}' on {place}: {str(error).strip()[:600]}") from error
+    model, tokenizer = load_decoder(name, dtype, device)
     config = model.config.get_text_config()
     window = int(getattr(config, "max_position_embeddings", 0) or tokenizer.model_max_length)
     return _Parts(Engine(model, tokenizer, name), PromptTokenizer(tokenizer, name), window, int(config.vocab_size))

@@ -13,11 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from rag.core.errors import ModelUnavailable
 from rag.core.protocols import Retriever
@@ -27,7 +25,7 @@ from rag.serve.asking import Work
 from rag.serve.contract import openapi_of
 from rag.serve.documents.desk import Desk
 from rag.serve.doors.lock import lock
-from rag.serve.errors import RequestError, to_request_error
+from rag.serve.error_answers import answer_error, answer_errors
 from rag.serve.jobs import Jobs
 from rag.serve.observe.metrics import Metrics
 from rag.serve.observe.requests import Observed
@@ -125,10 +123,9 @@ def create_app(
     lock(app, doors)
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
     for one in shown.apps:
-        one.add_exception_handler(RequestError, _answer_error)
-        one.add_exception_handler(HTTPException, _answer_http_error)
+        answer_errors(one)
     if shown.inside is not None and worker is not None:
-        shown.inside.add_exception_handler(Exception, _answer_error)
+        shown.inside.add_exception_handler(Exception, answer_error)
         app.add_middleware(Inside, inside=shown.inside, socket=worker.socket)
     return app
 
@@ -161,22 +158,3 @@ def _description(app: FastAPI, doors: Doors) -> BaseRoute:
         return JSONResponse(document)
 
     return APIRoute("/openapi.json", openapi, response_model=None, include_in_schema=False)
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    known = to_request_error(error)
-    return JSONResponse(known.body(), known.status, known.headers)
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
-    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "http_error")
-    message = f"{request.method} {request.url.path}: {detail}" if status in (404, 405) else str(detail)
-    headers = {"Allow": ", ".join(sorted(_methods(request)))} if status == 405 else None
-    return JSONResponse(RequestError(status, message, code=code).body(), status, headers)
-
-
-def _methods(request: Request) -> set[str]:
-    """What this path may be asked with. Starlette's own header names the methods of one route, and a path may have several."""
-    found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return {method for route in found for method in getattr(route, "methods", None) or ()}

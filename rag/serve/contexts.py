@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
 
 from rag.core.errors import CorpusDamaged, CorpusError
 from rag.serve.admission import Admission
 from rag.serve.doors.lock import lock
+from rag.serve.error_answers import answer_errors
 from rag.serve.errors import RequestError, to_request_error
 from rag.serve.observe.metrics import Metrics
 from rag.serve.observe.requests import Observed
@@ -39,8 +39,7 @@ def contexts_app(store: ContextStore, *, limits: Limits = Limits(running=8), doo
     app.get(PATH, response_model=None)(served.described)
     app.get(f"{PATH}/passage", response_model=None)(served.passage)
     app.get("/healthz", response_model=None)(served.health)
-    app.add_exception_handler(RequestError, _answered)
-    app.add_exception_handler(HTTPException, _answered_http)
+    answer_errors(app)
     lock(app, doors)
     app.add_middleware(Observed, metrics=Metrics({}))
     return app
@@ -98,14 +97,3 @@ class _Contexts:
 
 def _unreadable() -> RequestError:
     return RequestError(500, "what is stored of this passage cannot be read", type="server_error", code="damaged")
-
-
-async def _answered(request: Request, error: Exception) -> Response:
-    known = to_request_error(error)
-    return JSONResponse(known.body(), known.status, known.headers)
-
-
-async def _answered_http(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "http_error")
-    return JSONResponse(RequestError(status, f"{request.method} {request.url.path}: not served here", code=code).body(), status)

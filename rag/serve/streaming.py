@@ -86,9 +86,8 @@ class EventStream(Response):
             asyncio.create_task(self._keep_alive(send)),
         ]
         try:
-            await unless(_left(receive), self._send_all(send))
-        except GivenUp:
-            pass  # nobody listens any more
+            with suppress(GivenUp):  # nobody listens any more
+                await unless(_left(receive), self._send_all(send))
         finally:
             for task in beside:
                 task.cancel()

@@ -112,11 +112,11 @@ class RemoteContexts:
         hashed = text_hash(text)
         with self._lock:
             if time.monotonic() < self._away_until:
-                return Miss(id, "damaged", self._why)
+                return Miss(id, "unreachable", self._why)
         try:
             status, label, body = self._fetched(f"{PATH}/passage", {"id": id, "text": hashed}, most_bytes(text, self.model))
         except httpx.HTTPError as error:
-            return Miss(id, "damaged", self._gone(error))
+            return Miss(id, "unreachable", self._gone(error))
         except CorpusDamaged as error:
             return Miss(id, "damaged", str(error))
         if status != 200:

@@ -25,11 +25,11 @@ SEGMENTS = "segments"
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """Why a passage has to be encoded now: it was never stored ("absent"), its text is another one ("changed"), or what is stored cannot
-    be read ("damaged", and ``detail`` says what is wrong with it)."""
+    """Why a passage has to be encoded now: it was never stored ("absent"), its text is another one ("changed"), what is stored cannot be
+    read ("damaged"), or whoever stores it does not answer ("unreachable"); ``detail`` says what is wrong."""
 
     id: str
-    reason: Literal["absent", "changed", "damaged"]
+    reason: Literal["absent", "changed", "damaged", "unreachable"]
     detail: str = ""
 
 

@@ -11,7 +11,7 @@ import torch
 
 from adapters.durable import sha256
 from adapters.fingerprint import fingerprint
-from generators.models.embedded import resolve, without_progress_bars
+from generators.models.loading import load_decoder
 from generators.models.stitched.raw import RawKeys
 from generators.models.stitched.rotary import Frequencies, Pairing, Rotary, frequencies_of
 from generators.models.tokens import PromptTokenizer
@@ -137,21 +137,9 @@ def load(name: str, adapter: str | None = None, dtype: str = "float32", device: 
 
     Raises `InputError` for a wrong dtype or name, `ModelError` if it cannot be loaded, and what `Decoder` and adapters raise.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if dtype not in DTYPES:
         raise InputError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    source = resolve(name)
-    try:
-        with without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
-        model = model.to(place).eval()  # type: ignore[arg-type]
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot load the model '{name}' on {place}: {str(error).strip()[:600]}") from error
-    return Decoder(model, tokenizer, name, adapter)
+    return Decoder(*load_decoder(name, dtype, device), name, adapter)
 
 
 def _check_sees_all(config: Any, name: str) -> None:

@@ -174,6 +174,7 @@ def test_a_server_that_does_not_answer_is_waited_for_once() -> None:
     shelf = remote(httpx.MockTransport(gone))
     misses = [*shelf.get(IDS, TEXTS), *shelf.get(IDS, TEXTS)]
     assert all(isinstance(miss, Miss) and "connection refused" in miss.detail for miss in misses)
+    assert {miss.reason for miss in misses if isinstance(miss, Miss)} == {"unreachable"}
     assert len(asked) == 1
     shelf._away_until = time.monotonic()
     shelf.get(IDS[:1], TEXTS[:1])
