@@ -97,7 +97,8 @@ def test_rag_serve(address: str, name: str) -> None:
     text = "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
     last = chunks[-1]
     assert (last["graft"].get("text") or text).strip()
-    assert last["choices"][0]["finish_reason"] == "stop"
+    # A small model may fill its budget: the last chunk says so, and a method that was cut is no failure.
+    assert last["choices"][0]["finish_reason"] in ("stop", "length")
     events = [chunk["graft"]["event"]["type"] for chunk in chunks[:-1] if "graft" in chunk]
     if last["graft"].get("sources"):
         assert "retrieved" in events
