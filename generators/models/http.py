@@ -7,12 +7,13 @@ import json
 import os
 import random
 import re
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from generators.models.connections import Connections
 from rag.core.deadline import remaining
@@ -39,7 +40,7 @@ class HttpClient:
         self, url: str, *, api_key_env: str | None, key_required: bool, timeout: float, retries: int, max_connections: int
     ) -> None:
         self.address = _checked_address(url)
-        self._url = url.rstrip("/")
+        self._basic = _basic(url)
         if api_key_env is not None and not _ENVIRONMENT_NAME.fullmatch(api_key_env):
             raise InputError(
                 "api_key_env is the name of the environment variable that holds the key, such as 'OPENAI_API_KEY', never the key itself"
@@ -84,7 +85,7 @@ class HttpClient:
             try:
                 async with (
                     self._here().client() as client,
-                    client.stream("POST", self._join(path), json=payload, headers=self._headers()) as response,
+                    client.stream("POST", self.address + path, json=payload, headers=self._headers()) as response,
                 ):
                     if response.is_success:
                         async with aclosing(_events(response, self.address)) as events:
@@ -117,7 +118,7 @@ class HttpClient:
             wait = None
             try:
                 async with self._here().client() as client:
-                    response = await client.request(method, self._join(path), json=payload, headers=self._headers())
+                    response = await client.request(method, self.address + path, json=payload, headers=self._headers())
                 if response.is_success:
                     return self._decoded(response) if decode else None
                 reason, wait = self._failure(response)
@@ -169,7 +170,9 @@ class HttpClient:
             raise ConfigError(f"the environment variable {self._api_key_env}, which should hold the key for {self.address}, is not set")
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"the key in the environment variable {self._api_key_env} holds characters that no HTTP header can carry")
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        if key or self._basic:
+            return {"Authorization": f"Bearer {key}" if key else self._basic}
+        return {}
 
     def _key(self) -> str:
         return os.environ.get(self._api_key_env, "").strip() if self._api_key_env else ""
@@ -178,16 +181,12 @@ class HttpClient:
         key = self._key()
         return message.replace(key, "***") if key else message
 
-    def _join(self, path: str) -> str:
-        # httpx turns a user and password within the address into a header that would replace the key's
-        return f"{self.address if self._key() else self._url}{path}"
-
     def _here(self) -> Connections:
         loop = asyncio.get_running_loop()
         found = self._connections.get(loop)
         if found is None:
             self._forget_ended()
-            found = self._connections[loop] = Connections(self._max_connections, self._timeout, self.transport)
+            found = self._connections[loop] = Connections(self.address, self._max_connections, self._timeout, self.transport)
         return found
 
     def _forget_ended(self) -> None:
@@ -247,7 +246,8 @@ def error_message(body: str) -> str:
     return str(value)[:1000]
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    error = error.__cause__ or error  # httpx-aiohttp calls a server that hangs up a timeout
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -264,6 +264,15 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _basic(url: str) -> str:
+    """The header's value for the user and password within ``url`` (RFC 7617), "" if it has none."""
+    parts = urlsplit(url)
+    if parts.username is None and parts.password is None:
+        return ""
+    words = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return "Basic " + b64encode(words.encode()).decode()
 
 
 def _checked_address(url: str) -> str:

@@ -311,17 +311,17 @@ def rough() -> Iterator[str]:
 
 
 def test_a_server_that_is_down() -> None:
-    with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:9.*ConnectError"):
+    with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:9.*Cannot connect"):
         post(client(None, "http://127.0.0.1:9", retries=1))
 
 
 def test_a_server_that_is_slow(rough: str) -> None:
-    with pytest.raises(ModelUnavailable, match="ReadTimeout"):
+    with pytest.raises(ModelUnavailable, match="Timeout on reading"):
         post(client(None, f"{rough}/slow", retries=1, timeout=0.05))
 
 
 def test_a_server_that_hangs_up_within_an_answer(rough: str) -> None:
-    with pytest.raises(ModelUnavailable, match="RemoteProtocolError"):
+    with pytest.raises(ModelUnavailable, match="payload is not completed"):
         post(client(None, rough, retries=1))
 
 
