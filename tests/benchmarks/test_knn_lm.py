@@ -14,6 +14,8 @@ import pytest
 from benchmarks import knn_lm as benchmark
 from benchmarks.knn_lm import Sums
 from benchmarks.report import Row
+from generators.knn_lm.datastore import Neighbours
+from generators.knn_lm.reading import Reading
 from rag.core.errors import ConfigError, InputError
 
 SHARED = Path("../shared/data")
@@ -68,6 +70,7 @@ def test_the_whole_of_it_and_what_is_kept(data: Path, tmp_path: Path, model: Pat
     assert value(rows, "entries") == sum(len(article(number)) - 1 for number in range(20) if number not in (9, 19))
     assert value(rows, "lambda") in benchmark.WEIGHTS
     assert value(rows, "reduction", "wikitext2, held out") > 0
+    assert 0 < value(rows, "reduction", "wikitext2, word counts") < value(rows, "reduction")  # the order of words is not in their counts
 
     def must_not(*_: Any, **__: Any) -> None:
         raise AssertionError("this was done before")
@@ -130,9 +133,19 @@ def test_of_wikitext() -> None:
 
 def test_the_best_setting_counts_tokens_not_articles() -> None:
     settings = benchmark.grid(48.0, 512)[:2]
-    found = [Sums(10, -10.0, (-9.0, -5.0)), Sums(100, -100.0, (-80.0, -90.0))]
+    found = [Sums(10, -10.0, (-9.0, -5.0), ()), Sums(100, -100.0, (-80.0, -90.0), ())]
     assert benchmark.best(settings, found) == settings[0]
     assert benchmark.best(settings, found[:1]) == settings[1]
+
+
+def test_the_control_mixes_with_word_counts() -> None:
+    shares = np.array([0.5, 0.25, 0.25, 0.0])
+    reading = Reading(np.array([0, 3]), np.log([0.1, 0.2]), Neighbours(np.zeros((2, 1)), np.zeros((2, 1), dtype=np.int64)))
+    [first, *_] = Sums.of(reading, [], shares).counted
+    weight = benchmark.WEIGHTS[0]
+    assert first == pytest.approx(math.log(weight * 0.5 + (1 - weight) * 0.1) + math.log((1 - weight) * 0.2))
+    choice = [Sums(10, -10.0, (), (-9.0, -8.0)), Sums(10, -10.0, (), (-9.0, -9.5))]
+    assert [sums.mixed for sums in benchmark.with_counts(choice, [Sums(5, -5.0, (-1.0,), (-4.0, -3.0))])] == [(-3.0,)]
 
 
 def test_the_grid() -> None:
@@ -144,12 +157,12 @@ def test_the_grid() -> None:
 
 
 def test_the_reduction_and_its_interval() -> None:
-    even = [Sums(n, -2.0 * n, (-1.9 * n,)) for n in (100, 50, 10)]
+    even = [Sums(n, -2.0 * n, (-1.9 * n,), ()) for n in (100, 50, 10)]
     expected = 100 * (1 - math.exp(-0.1))
     assert benchmark.reduction(even) == pytest.approx(expected)
     assert benchmark.interval(even) == pytest.approx((expected, expected))
     rng = np.random.default_rng(0)
-    mixed = [Sums(100, -200.0, (float(-200 + gain),)) for gain in rng.normal(10, 5, 30)]
+    mixed = [Sums(100, -200.0, (float(-200 + gain),), ()) for gain in rng.normal(10, 5, 30)]
     low, high = benchmark.interval(mixed)
     assert low < benchmark.reduction(mixed) < high
     assert 2 < high - low < 5  # two standard errors of 5/√30 % to either side
