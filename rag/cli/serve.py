@@ -126,12 +126,14 @@ def serve(
         import uvicorn
 
         from rag.serve.adapters import Slots
+        from rag.serve.allocator import steady_memory
         from rag.serve.app import create_app
         from rag.serve.observe.logs import configure_logging
         from rag.serve.settings import Limits
         from rag.serve.worker import Seat
     except ImportError as error:
         raise MissingDependency(f"serving needs FastAPI and uvicorn ({error}): pip install 'graft-rag[serve]'") from error
+    steady_memory()
     worn, limits = Slots(slots, max_rank), Limits(running, waiting, timeout, _DRAIN)
     seat = Seat.taken()  # None: this process is no worker
     leads = seat is None and workers > 1
