@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from generators.models.calling import called
 from generators.passages import passage_data
@@ -20,7 +20,9 @@ from rag.core.types import Answer, Filter, Generation, Hit, Sampling, SamplingRe
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 
 if TYPE_CHECKING:
-    from generators.models.stitched.reader import Contexts, Prepared
+    from generators.models.stitched.reader import Contexts, Reads, Ready
+
+Attention = Literal["blocks", "full"]
 
 
 @component
@@ -33,11 +35,14 @@ class Stitched:
 
     No passage sees another, so answers differ from those of a model that reads all together; ``recompute`` is the share of the passages'
     tokens that are computed again with all before them (0.15 in the paper of CacheBlend; 1 is ordinary reading).
+
+    ``attention`` "full" is ordinary reading, which needs no store and reads none: what earlier questions have in common with this one from
+    the beginning on, the same passages in the same order, is not computed again (RAGCache). Its numbers are kept in memory, up to 1 GiB.
     """
 
     def __init__(
         self,
-        store: str | Contexts,
+        store: str | Contexts | None = None,
         model: str = "smollm2",
         adapter: str | None = None,
         k: int = 4,
@@ -46,19 +51,25 @@ class Stitched:
         language: Language = "auto",
         dtype: str = "float32",
         device: str = "auto",
+        attention: Attention = "blocks",
     ) -> None:
         check_positive(k, "k", "Stitched")
         check_positive(max_tokens, "max_tokens", "Stitched")
         check_language(language, "Stitched")
         if isinstance(recompute, bool) or not isinstance(recompute, int | float) or not 0 <= recompute <= 1:
             raise InputError(f"Stitched: recompute is a share from 0 to 1 of the passages' tokens, not {recompute!r}")
+        if attention not in get_args(Attention):
+            raise InputError(f"Stitched: attention is one of {', '.join(get_args(Attention))}, not {attention!r}")
+        if attention == "full" and recompute:
+            raise InputError("Stitched: with attention 'full' every token sees all before it; leave out one of the two")
         try:
             from generators.models.stitched.encoder import LocalEncoder
+            from generators.models.stitched.prefix import PrefixReader
             from generators.models.stitched.reader import Contexts, Reader
         except ImportError as error:
             raise MissingDependency(f"Stitched needs torch and transformers ({error}): pip install 'graft-rag[cpu]'") from error
-        if not isinstance(store, str | Contexts) or store == "":
-            raise InputError(f"Stitched: store is a folder that `rag contexts build` wrote, not {store!r}")
+        if not isinstance(store, str | Contexts | None) or store == "" or (store is None and attention == "blocks"):
+            raise InputError(f"Stitched: store is a folder that `rag contexts build` wrote, not {store!r} (attention 'full' needs none)")
         self.store = store
         self.model = model
         self.adapter = adapter
@@ -68,7 +79,9 @@ class Stitched:
         self.language = language
         self.dtype = dtype
         self.device = device
-        self._reader = Reader(LocalEncoder(model, adapter, dtype, device), store, recompute)
+        self.attention = attention
+        encoder = LocalEncoder(model, adapter, dtype, device)
+        self._reader: Reads = PrefixReader(encoder) if attention == "full" or store is None else Reader(encoder, store, recompute)
 
     async def run(
         self, question: str, retriever: Retriever, filter: Filter | None = None, sampling: SamplingRequest | None = None
@@ -87,9 +100,9 @@ class Stitched:
         wanted = (sampling or SamplingRequest()).applied_to(Sampling(self.max_tokens))
         prepared = await asyncio.to_thread(self._prepared, question, language, hits, wanted.max_tokens)
         notes = _dropped(hits, prepared.passages, wanted.max_tokens)
-        count(contexts_hit=prepared.passages - len(prepared.misses), contexts_missed=len(prepared.misses), tokens_reused=prepared.reused)
-        for miss in prepared.misses:
-            note(f"passage '{miss.id}' was encoded now: {miss.reason}{f' ({miss.detail})' if miss.detail else ''}")
+        count(contexts_hit=prepared.hits, contexts_missed=prepared.passages - prepared.hits, tokens_reused=prepared.reused)
+        for remark in prepared.notes:
+            note(remark)
         generation = await called("chat", "local", self.adapter or self.model, self._written(prepared, wanted), wanted)
         return Answer(
             generation.text,
@@ -99,13 +112,13 @@ class Stitched:
             finish=generation.finish,
         )
 
-    def _prepared(self, question: str, language: str, hits: Sequence[Hit], max_tokens: int) -> Prepared:
+    def _prepared(self, question: str, language: str, hits: Sequence[Hit], max_tokens: int) -> Ready:
         from generators.models.stitched.prompt import PASSAGES
 
         message = render("cited", language, passages=PASSAGES, question=as_data(question))
         return self._reader.prepare(message, [hit.passage.id for hit in hits], [passage_data(hit.passage) for hit in hits], max_tokens)
 
-    async def _written(self, prepared: Prepared, sampling: Sampling) -> Generation:
+    async def _written(self, prepared: Ready, sampling: Sampling) -> Generation:
         from generators.models.decoding import Writing
 
         row = Writing(prepared.tokens, sampling, _teller() if listening() else None, self.adapter)

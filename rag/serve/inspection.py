@@ -1,4 +1,4 @@
-"""What a pipeline is made of, read from its components' attributes: its models, its corpora and its retriever."""
+"""What a pipeline is made of, read from its components' attributes: its models, its corpora, its stores and its retriever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def models_of(pipeline: Pipeline) -> list[LanguageModel]:
 
 def corpora_of(pipeline: Pipeline) -> list[Any]:
     """The corpora that the pipeline's components hold, each once."""
-    return _parts(pipeline, lambda part: hasattr(type(part), "verify") and hasattr(type(part), "__len__"))
+    return _parts(pipeline, lambda part: hasattr(type(part), "verify") and hasattr(type(part), "__len__") and not _holds_contexts(part))
+
+
+def stores_of(pipelines: Iterable[Pipeline]) -> list[Any]:
+    """The stores of contexts on this machine that the pipelines' components read: folders, and open stores."""
+    parts = (part for pipeline in pipelines for part in _parts(pipeline, lambda part: "store" in getattr(part, "__dict__", {})))
+    return [part.store for part in parts if (isinstance(part.store, str) and part.store) or _holds_contexts(part.store)]
 
 
 def encoders_of(pipelines: Iterable[Pipeline]) -> dict[str, Encoder]:
@@ -50,6 +56,10 @@ def retriever_of(pipeline: Pipeline) -> Retriever | None:
                 if hasattr(call, "asearch"):
                     return cast("Retriever", call)
     return None
+
+
+def _holds_contexts(part: object) -> bool:
+    return hasattr(type(part), "keep") and hasattr(type(part), "hashes")  # of one on another machine nobody knows the hashes
 
 
 def _parts(pipeline: Pipeline, wanted: Callable[[object], bool]) -> list[Any]:

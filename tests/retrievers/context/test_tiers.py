@@ -86,7 +86,7 @@ def test_the_queue_does_not_grow_with_the_questions() -> None:
     tier.put(key("a"), packed(10), cost=1.0)
     for _ in range(10_000):
         tier.get(key("a"))
-    assert len(tier._queue) < 100
+    assert len(tier._queue._heap) < 100
 
 
 def test_threads_never_exceed_the_bound() -> None:
