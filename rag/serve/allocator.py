@@ -12,7 +12,7 @@ _HEAPS = 2
 def steady_memory() -> bool:
     """Let all threads share two heaps. True if that was done.
 
-    glibc keeps a heap for each thread, up to eight for each core, and each grows to the largest piece of work that its thread has ever done.
+    glibc keeps a heap for each thread, up to eight for each core, and each grows to the largest piece of work its thread ever did.
     Call it before threads start. Other C libraries have nothing of the kind, and what the operator has chosen by ``MALLOC_ARENA_MAX`` or
     ``GLIBC_TUNABLES``, or by another allocator in ``LD_PRELOAD``, stays.
     """
