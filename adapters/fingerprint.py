@@ -18,10 +18,13 @@ def fingerprint(model: nn.Module, without: Iterable[str] = ()) -> str:
     Values are rounded to bfloat16 first, so that a model has the same fingerprint in float32 and in bfloat16.
     """
     left_out = tuple(f"{name}." for name in without)
+    return fingerprint_of((name, parameter) for name, parameter in sorted(model.named_parameters()) if not name.startswith(left_out))
+
+
+def fingerprint_of(parameters: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """The same for parameters that come by name, in the order of names, from wherever they are."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if name.startswith(left_out):
-            continue
+    for name, parameter in parameters:
         flat = parameter.detach().reshape(-1)
         step = max(1, flat.numel() // _SAMPLE)
         digest.update(f"{name}{tuple(parameter.shape)}".encode())

@@ -25,10 +25,12 @@ def run_card(
     outcome: Outcome,
     cut: Mapping[str, int] | None = None,
     labels: Sequence[str] = (),
+    attention: str = "",
 ) -> dict[str, Any]:
     """``Adapted.save(folder, run_card(…))``; method, arguments and base are added there. Losses step by step are in ``losses.jsonl``.
 
-    ``cut`` are the numbers of examples that were cut to ``max_tokens``, by part; ``labels`` are a classifier's, in its outputs' order.
+    ``cut`` are the numbers of examples that were cut to ``max_tokens``, by part; ``labels`` are a classifier's, in its outputs' order;
+    ``attention`` says what tokens saw, where the task masked some of it.
     """
     return {
         "data": described(data),
@@ -36,6 +38,7 @@ def run_card(
         "max_tokens": max_tokens,
         "cut": dict(cut or {}),
         **({"labels": list(labels)} if labels else {}),
+        **({"attention": attention} if attention else {}),
         "options": asdict(options),
         "outcome": {**asdict(outcome), "held_out": [{"step": step, "loss": loss} for step, loss in outcome.held_out]},
         "versions": versions(),

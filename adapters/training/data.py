@@ -12,7 +12,10 @@ from typing import Any
 from rag.core.errors import InputError
 
 ROLES = ("system", "user", "assistant")
-FORMS = '{"prompt", "answer"} for a language model, {"text", "label"} for a classifier, {"question", "positive"} for an encoder'
+FORMS = (
+    '{"prompt", "answer"} for a language model, {"passages", "question", "answer"} for one that reads passages apart,'
+    ' {"text", "label"} for a classifier, {"question", "positive"} for an encoder'
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,15 @@ class Answered:
     """A prompt, as text or as messages of a chat, and what the model shall write behind it."""
 
     prompt: str | tuple[dict[str, str], ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """Passages as a prompt shows them, a question, and what the model shall answer from them."""
+
+    passages: tuple[str, ...]
+    question: str
     answer: str
 
 
@@ -41,7 +53,7 @@ class Related:
     negatives: tuple[str, ...]
 
 
-Record = Answered | Labelled | Related
+Record = Answered | Grounded | Labelled | Related
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,13 @@ def _objects(file: Path, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _record(place: str, fields: dict[str, Any]) -> Record:
-    forms: dict[str, Callable[[str, dict[str, Any]], Record]] = {"prompt": _answered, "text": _labelled, "question": _related}
+    forms: dict[str, Callable[[str, dict[str, Any]], Record]] = {
+        "prompt": _answered,
+        "text": _labelled,
+        "positive": _related,
+        "passages": _grounded,
+        "question": _related,
+    }
     for name, make in forms.items():
         if name in fields:
             return make(place, fields)
@@ -116,6 +134,15 @@ def _messages(place: str, prompt: list[Any]) -> tuple[dict[str, str], ...]:
     return tuple({"role": message["role"], "content": message["content"]} for message in prompt)
 
 
+def _grounded(place: str, fields: dict[str, Any]) -> Grounded:
+    passages = fields["passages"]
+    if not isinstance(passages, list) or not passages:
+        found = "an empty list" if passages == [] else type(passages).__name__
+        raise InputError(f"{place}: 'passages' is a list of one text or more, not {found}")
+    texts = tuple(_text(place, f"passage {number}", text) for number, text in enumerate(passages, start=1))
+    return Grounded(texts, _text(place, "question", fields.get("question")), _text(place, "answer", fields.get("answer")))
+
+
 def _labelled(place: str, fields: dict[str, Any]) -> Labelled:
     label = fields.get("label")
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
@@ -133,7 +160,7 @@ def _related(place: str, fields: dict[str, Any]) -> Related:
     wrong = tuple(_text(place, f"negative {number}", text) for number, text in enumerate(negatives, start=1))
     if positive in wrong:
         raise InputError(f"{place}: negative {wrong.index(positive) + 1} is the positive itself")
-    return Related(_text(place, "question", fields["question"]), positive, wrong)
+    return Related(_text(place, "question", fields.get("question")), positive, wrong)
 
 
 def _text(place: str, name: str, value: Any) -> str:

@@ -10,12 +10,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from adapters.training.data import Answered, Labelled, Record, Related
+from adapters.training.data import Answered, Grounded, Labelled, Record, Related
 from adapters.training.losses import IGNORED, aligned_loss, causal_loss, classification_loss, contrastive_loss, mean_pool
 from rag.core.errors import InputError
 
 _LEAST_TOKENS = 8
-_FORM: dict[type, str] = {Answered: "prompts and answers", Labelled: "texts and labels", Related: "questions and passages"}
+_FORM: dict[type, str] = {
+    Answered: "prompts and answers",
+    Labelled: "texts and labels",
+    Related: "questions and passages",
+    Grounded: "passages, questions and answers",
+}
 
 
 @dataclass(frozen=True)
@@ -87,21 +92,21 @@ class CausalTask:
     least = 1
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
-        _check_room(max_tokens)
+        check_room(max_tokens)
         self._prompts = PromptTokens(tokenizer)
         self._max = max_tokens
-        self._pad = _padding(tokenizer)
+        self._pad = padding_token(tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Answered`."""
-        return _encoded(records, Answered, self._one)
+        return encoded_as(records, Answered, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Prompt and answer in one row, padded at the end."""
         rows = [[*prompt, *answer] for prompt, answer in (example.parts for example in examples)]
         labels = [[IGNORED] * len(prompt) + list(answer) for prompt, answer in (example.parts for example in examples)]
         weight = sum(len(example.parts[1]) for example in examples)
-        return Batch((_padded(rows, self._pad),), _rectangle(labels, IGNORED), weight, sum(map(len, rows)))
+        return Batch((_padded(rows, self._pad),), rectangle(labels, IGNORED), weight, sum(map(len, rows)))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Over answer tokens."""
@@ -125,20 +130,20 @@ class Seq2SeqTask:
     least = 1
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
-        _check_room(max_tokens)
+        check_room(max_tokens)
         self._prompts = PromptTokens(tokenizer)
         self._max = max_tokens
-        self._pad = _padding(tokenizer)
+        self._pad = padding_token(tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Answered`."""
-        return _encoded(records, Answered, self._one)
+        return encoded_as(records, Answered, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Prompts padded at the end; answers are the targets."""
         prompts, answers = [list(example.parts[0]) for example in examples], [list(example.parts[1]) for example in examples]
         weight = sum(map(len, answers))
-        return Batch((_padded(prompts, self._pad),), _rectangle(answers, IGNORED), weight, weight + sum(map(len, prompts)))
+        return Batch((_padded(prompts, self._pad),), rectangle(answers, IGNORED), weight, weight + sum(map(len, prompts)))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Over answer tokens."""
@@ -156,24 +161,24 @@ class ClassificationTask:
     least = 1
 
     def __init__(self, tokenizer: Any, max_tokens: int, labels: Sequence[str]) -> None:
-        _check_room(max_tokens)
+        check_room(max_tokens)
         if len(set(labels)) < 2:
             raise InputError(f"a classifier needs two labels or more; the data has: {', '.join(labels) or 'none'}")
         self._tokenizer = tokenizer
         self._max = max_tokens
         self._labels = {label: number for number, label in enumerate(labels)}
-        self._pad = _padding(tokenizer)
+        self._pad = padding_token(tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Labelled`. Raises `InputError` for a label that is not among the classes."""
-        return _encoded(records, Labelled, self._one)
+        return encoded_as(records, Labelled, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Texts padded at the end."""
         rows = [list(example.parts[0]) for example in examples]
         inputs = _padded(rows, self._pad)
         if examples[0].types:
-            inputs["token_type_ids"] = _rectangle([list(example.types) for example in examples], 0)
+            inputs["token_type_ids"] = rectangle([list(example.types) for example in examples], 0)
         return Batch((inputs,), torch.tensor([example.label for example in examples]), len(rows), sum(map(len, rows)))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -200,15 +205,15 @@ class ContrastiveTask:
     least = 2
 
     def __init__(self, tokenizer: Any, max_tokens: int, scale: float = 20.0) -> None:
-        _check_room(max_tokens)
+        check_room(max_tokens)
         self._tokenizer = tokenizer
         self._max = max_tokens
         self._scale = scale
-        self._pad = _padding(tokenizer)
+        self._pad = padding_token(tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Records of `Related`."""
-        return _encoded(records, Related, self._one)
+        return encoded_as(records, Related, self._one)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Questions, and all passages: positives first, in the order of the questions."""
@@ -247,13 +252,16 @@ class PromptTokens:
 
     def encode(self, record: Answered) -> tuple[list[int], list[int]]:
         """(prompt, answer and end). Raises `InputError` if the prompt is a chat and the tokenizer has no template."""
-        answer = self._plain(record.answer)
         if isinstance(record.prompt, str):
-            return list(self._tokenizer(record.prompt, verbose=False)["input_ids"]), [*answer, self._tokenizer.eos_token_id]
+            return list(self._tokenizer(record.prompt, verbose=False)["input_ids"]), self.answer(record.answer, chat=False)
         if not self._tokenizer.chat_template:
             raise InputError("the prompt is a chat, and the model's tokenizer has no chat template; give prompts as text")
         prompt = self._template(list(record.prompt), add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
-        return list(prompt), [*answer, self._end_of_turn()]
+        return list(prompt), self.answer(record.answer, chat=True)
+
+    def answer(self, text: str, chat: bool) -> list[int]:
+        """Tokens of an answer with its end: that of a turn in a ``chat``, else that of the text."""
+        return [*self._plain(text), self._end_of_turn() if chat else self._tokenizer.eos_token_id]
 
     def _end_of_turn(self) -> int:
         """What the template puts behind an answer: not always the end-of-text token (LLaMA 3 has another)."""
@@ -273,7 +281,8 @@ class PromptTokens:
         return render(turns, **how)
 
 
-def _encoded(records: Sequence[Record], kind: type, one: Callable[[Any, Counter[str]], Example]) -> Encoded:
+def encoded_as(records: Sequence[Record], kind: type, one: Callable[[Any, Counter[str]], Example]) -> Encoded:
+    """All ``records`` by ``one``, which counts what it cuts. Raises `InputError` for a record that is not of ``kind``."""
     cut: Counter[str] = Counter()
     return Encoded([one(_expected(record, kind), cut) for record in records], cut)
 
@@ -284,22 +293,24 @@ def _expected(record: Record, kind: type) -> Any:
     return record
 
 
-def _check_room(max_tokens: int) -> None:
+def check_room(max_tokens: int) -> None:
+    """Raise `InputError` unless ``max_tokens`` is a number of tokens that something can be learnt from."""
     if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < _LEAST_TOKENS:
         raise InputError(f"training: max_tokens is a whole number from {_LEAST_TOKENS}, not {max_tokens!r}")
 
 
-def _padding(tokenizer: Any) -> int:
+def padding_token(tokenizer: Any) -> int:
     """Any token will do: the attention mask hides it, and no label is at its place."""
     found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(found or 0)
 
 
 def _padded(rows: Sequence[list[int]], pad: int) -> dict[str, Tensor]:
-    mask = _rectangle([[1] * len(row) for row in rows], 0)
-    return {"input_ids": _rectangle(rows, pad), "attention_mask": mask}
+    mask = rectangle([[1] * len(row) for row in rows], 0)
+    return {"input_ids": rectangle(rows, pad), "attention_mask": mask}
 
 
-def _rectangle(rows: Sequence[list[int]], fill: int) -> Tensor:
+def rectangle(rows: Sequence[list[int]], fill: int) -> Tensor:
+    """``rows`` as one tensor, filled up at their ends."""
     longest = max(map(len, rows))
     return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rag.cli.options import JsonOption
+from rag.cli.options import JsonOption, KeyOption
 from rag.core.errors import MissingDependency
 
 if TYPE_CHECKING:
+    from generators.models.stitched.encoder import LocalEncoder
     from retrievers.context.build import ContextEncoder, Plan
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Passages encoded once, for a model that attends to them instead of reading them: build, show, verify, serve.",
+    help="Passages encoded once, for a model that attends to them instead of reading them: build, show, verify, check, serve.",
 )
 
 StoreArgument = Annotated[Path, typer.Argument(help="Folder that `rag contexts build` wrote.", show_default=False)]
@@ -27,8 +28,11 @@ def build(
     corpus: Annotated[Path, typer.Argument(help="Folder that `rag index` wrote.", show_default=False)],
     store: Annotated[Path, typer.Option("--store", "-s", help="Folder of the store, new or from an earlier run.", show_default=False)],
     model: Annotated[str, typer.Option("--model", "-m", help="Name or folder of the model.")] = "smollm2",
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder or registry name of what the model wears while it encodes.", show_default=False)
+    ] = None,
     numbers: Annotated[
-        Literal["float16", "int8", "int4"] | None,
+        Literal["float32", "float16", "int8", "int4"] | None,
         typer.Option("--format", help="How numbers are stored. \\[default: as the store is, float16 for a new one]"),
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Check every byte first, and encode anew what is damaged.")] = False,
@@ -47,7 +51,7 @@ def build(
 
     opened = Corpus.open(corpus, read_only=True)
     contexts = [(passage.id, passage_data(passage)) for passage in opened.each_passage()]
-    encoder = make_encoder(model)
+    encoder = make_encoder(model, adapter)
     screen = err()
 
     def announce(plan: Plan) -> None:
@@ -70,6 +74,7 @@ def build(
         screen.print("stopped; what was committed stays; run the same command to resume")
         raise typer.Exit(130) from None
     info = ContextStore(store, ram_bytes=0).info()
+    _build_fixed(store, encoder, str(info["format"]))
     if as_json:
         write_json({**info, "encoded": built.encoded, "kept": built.kept, "removed": built.removed})
         return
@@ -98,11 +103,14 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
 
     Example:  rag contexts verify handbook-contexts
     """
+    from generators.models.vllm_contexts.shelves import FIXED
     from rag.cli.console import write, write_json
     from retrievers.context.store import ContextStore
 
     opened = ContextStore(store, ram_bytes=0)
     damage = opened.verify()
+    if (store / FIXED).is_dir():  # what stands around passages, in a store of its own
+        damage += ContextStore(store / FIXED, opened.model, ram_bytes=0).verify()
     if as_json:
         rows = [{"segment": found.segment, "passage": found.id, "reason": found.reason} for found in damage]
         write_json({"path": str(store), "passages": len(opened), "damaged": rows})
@@ -114,6 +122,50 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
         write(f"{len(opened):,} passages: every checksum agrees\n")
     if damage:
         raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    store: StoreArgument,
+    url: Annotated[str, typer.Option(help="Address of the vLLM server that has the store.")] = "http://localhost:8000/v1",
+    model: Annotated[str, typer.Option("--model", "-m", help="Name or folder of the model, as `build` was given it.")] = "smollm2",
+    adapter: Annotated[
+        str | None, typer.Option(help="As `build` was given it; the server has it loaded under its name.", show_default=False)
+    ] = None,
+    key_env: KeyOption = None,
+    orders: Annotated[int, typer.Option(min=1, max=100, help="Orders of passages that are tried.")] = 4,
+    as_json: JsonOption = False,
+) -> None:
+    """Try whether a vLLM server answers from the store as it should, and certify it; if not, the exit code is 1.
+
+    Example:  rag contexts check handbook-contexts --url http://localhost:8000/v1
+    """
+    from dataclasses import asdict
+
+    from generators.models.vllm import VLLM
+    from generators.models.vllm_contexts.check import Gate, Tried, Unequal
+    from rag.cli.console import err, write, write_json
+    from rag.core.sync import run_sync
+
+    screen, worn = err(), Path(adapter).name if adapter else None
+    gate = Gate(store, VLLM(url, adapter=worn, api_key_env=key_env), make_local(model, adapter))
+
+    def told(tried: Tried) -> None:
+        words = f"{len(tried.passages)} passages, {tried.tokens:,} tokens: off by {tried.difference:.1e}, text "
+        screen.print(f"{words}{'equal' if tried.same_text else 'another'}", soft_wrap=True, markup=False)
+
+    try:
+        found = run_sync(gate.run(orders, told=told))
+    except Unequal as error:
+        screen.print(str(error), soft_wrap=True, markup=False)
+        raise typer.Exit(1) from None
+    if as_json:
+        write_json(asdict(found))
+        return
+    write(
+        f"vLLM {found.version} in {found.dtype} answers from it as the block mask does: {found.prompts} prompts, log-probabilities off by"
+        f" {found.difference:.1e} at most ({found.tolerance:.1e} allowed); {found.numbers} adds {found.numbers_difference:.1e}\n"
+    )
 
 
 @app.command()
@@ -150,11 +202,25 @@ def serve(
     uvicorn.run(served, host=host, port=port, **CONNECTIONS)
 
 
-def make_encoder(model: str) -> ContextEncoder:
+def make_encoder(model: str, adapter: str | None = None) -> ContextEncoder:
     """Who encodes; the model is loaded when it is first needed."""
+    return make_local(model, adapter)
+
+
+def make_local(model: str, adapter: str | None) -> LocalEncoder:
+    """The same, for who needs more of it than passages."""
     from generators.models.stitched.encoder import LocalEncoder
 
-    return LocalEncoder(model)
+    return LocalEncoder(model, adapter)
+
+
+def _build_fixed(store: Path, encoder: ContextEncoder, numbers: str) -> None:
+    """What stands around the passages in a prompt, for a vLLM server that is to find all of it."""
+    from generators.models.stitched.encoder import LocalEncoder
+    from generators.models.vllm_contexts.fixed import build_fixed
+
+    if isinstance(encoder, LocalEncoder):
+        build_fixed(store, encoder, numbers)
 
 
 def _in_words(plan: Plan) -> str:

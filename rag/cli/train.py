@@ -38,7 +38,7 @@ def train(
     max_grad_norm: Annotated[float, typer.Option(help="Gradients are cut to this norm.")] = 1.0,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
     max_tokens: Annotated[
-        int | None, typer.Option(min=8, help="Longer examples are cut. \\[default: 512, or the model's window]", show_default=False)
+        int | None, typer.Option(min=8, help="Longer examples are cut. \\[default: 512; with passages, the window]", show_default=False)
     ] = None,
     precision: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the computation.")] = "float32",
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice to save memory.")] = False,
@@ -51,7 +51,8 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of the start and of the order.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train what a frozen model wears. Lines of the data: {"prompt", "answer"}, {"text", "label"} or {"question", "positive", "negatives"}.
+    """Train what a frozen model wears. Lines of the data: {"prompt", "answer"}, {"text", "label"}, {"question", "positive", "negatives"},
+    or {"passages", "question", "answer"}, whose passages do not see each other, as for `Stitched`.
 
     Example:  rag train --base smollm2 --data train.jsonl --eval eval.jsonl --method lora --set r=16 --set alpha=32 --out skill
     """

@@ -17,8 +17,9 @@ from transformers import (
     AutoTokenizer,
 )
 
+from adapters.training.blocks import APART, BlockTask
 from adapters.training.card import run_card
-from adapters.training.data import Answered, Labelled, read
+from adapters.training.data import Answered, Grounded, Labelled, read
 from adapters.training.journal import FILE, Event
 from adapters.training.options import Options
 from adapters.training.tasks import CausalTask, ClassificationTask, ContrastiveTask, Encoded, Seq2SeqTask, Task
@@ -48,6 +49,7 @@ class Training:
         if self._held_out is not None and type(self._held_out.records[0]) is not type(self._data.records[0]):
             raise ConfigError(f"{held_out} is of another form than {data}: both are of the same")
         self._labels = sorted({record.label for record in self._data.records if isinstance(record, Labelled)})
+        self._attention = APART if isinstance(self._data.records[0], Grounded) else ""
         self._max_tokens = max_tokens
 
     def run(self, method: Method, out: Path, working: Path, resume: bool) -> dict[str, Any]:
@@ -62,10 +64,13 @@ class Training:
         examples, held_out = task.encode(self._data.records), self._encoded(task)
         _tell_cut(examples, max_tokens)
         adapted = adapt(model, method)
+        if self._attention:
+            _check_stitched(adapted)
         about = {"data": self._data.sha256, "eval": self._held_out.sha256 if self._held_out else None, "max_tokens": max_tokens}
+        about |= {"attention": self._attention} if self._attention else {}
         with _bar() as on_event:
             outcome = train(adapted, task, examples.examples, self._options, held_out, working, resume, about, on_event)
-        card = run_card(self._data, self._held_out, max_tokens, self._options, outcome, examples.cut, self._labels)
+        card = run_card(self._data, self._held_out, max_tokens, self._options, outcome, examples.cut, self._labels, self._attention)
         adapted.save(out, card)
         shutil.copyfile(working / FILE, out / FILE)
         return _account(adapted, outcome, out, examples)
@@ -79,14 +84,22 @@ class Training:
             config = AutoConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder)
             max_tokens = self._room(config)
-            task = self._task(tokenizer, config, max_tokens)
+            self._check_writes(config)
+            task = None if self._attention else self._task(tokenizer, config, max_tokens)
             with _quiet():
                 model = self._model(folder, config)
         except GraftError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"--base {self._base}: {folder} cannot be loaded: {error}") from error
-        return model, task, max_tokens
+        return model, task or self._apart(model, tokenizer, max_tokens), max_tokens
+
+    def _apart(self, model: Any, tokenizer: Any, max_tokens: int) -> Task:
+        """For passages that do not see each other. Raises `MissingCapability` for a model whose caches cannot be stitched."""
+        from generators.models.stitched.decoder import Decoder
+        from generators.models.stitched.lessons import Lessons
+
+        return BlockTask(tokenizer, max_tokens, Lessons(Decoder(model.eval(), tokenizer, self._base)).prompt)
 
     def _task(self, tokenizer: Any, config: Any, max_tokens: int) -> Task:
         first = self._data.records[0]
@@ -95,17 +108,23 @@ class Training:
             return ClassificationTask(tokenizer, max_tokens, self._labels)
         if not isinstance(first, Answered):
             return ContrastiveTask(tokenizer, max_tokens)
+        return Seq2SeqTask(tokenizer, max_tokens) if config.is_encoder_decoder else CausalTask(tokenizer, max_tokens)
+
+    def _check_writes(self, config: Any) -> None:
+        if not isinstance(self._data.records[0], Answered | Grounded):
+            return
         written = config.architectures or [""]
         if not written[0].endswith(_WRITES):
             raise ConfigError(f"--base {self._base} ({written[0] or config.model_type}) writes no text, and the data have answers to write")
-        return Seq2SeqTask(tokenizer, max_tokens) if config.is_encoder_decoder else CausalTask(tokenizer, max_tokens)
+        if self._attention and config.is_encoder_decoder:
+            raise ConfigError(f"--base {self._base} reads all passages in an encoder; data with passages are for a decoder-only model")
 
     def _model(self, folder: str, config: Any) -> Any:
         import torch
 
         how = {"dtype": torch.float32, "use_safetensors": True}
         first = self._data.records[0]
-        if isinstance(first, Answered):
+        if isinstance(first, Answered | Grounded):
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             return kind.from_pretrained(folder, **how)
         if isinstance(first, Labelled):
@@ -118,7 +137,19 @@ class Training:
         window = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or _MAX_TOKENS)
         if self._max_tokens is not None and self._max_tokens > window:
             raise ConfigError(f"--max-tokens {self._max_tokens} is more than {self._base} reads: {window}")
-        return self._max_tokens or min(_MAX_TOKENS, window)
+        return self._max_tokens or (window if self._attention else min(_MAX_TOKENS, window))
+
+
+def _check_stitched(adapted: Adapted) -> None:
+    """Vectors in front of the prompt, or of the keys, have no place in a stitched cache."""
+    from adapters.additive.aprompt.config import APrompt
+    from adapters.peft_methods import PeftPrompt
+
+    if isinstance(adapted.worn, PeftPrompt) or isinstance(adapted.method, APrompt):
+        raise ConfigError(
+            f"--method {type(adapted.method).__name__} puts vectors in front of what is read, and passages that are encoded apart have none"
+            " there; take a method that changes layers, such as LoRA"
+        )
 
 
 def _in_order_of(config: Any, labels: list[str]) -> list[str]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.training.data import Answered, Labelled, Related, read
+from adapters.training.data import Answered, Grounded, Labelled, Related, read
 from rag.core.errors import InputError
 
 
-def test_the_three_forms_are_read(tmp_path: Path) -> None:
+def test_all_forms_are_read(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(
         b'\xef\xbb\xbf{"prompt": "q", "answer": "a", "other": 1}\n\n{"prompt": [{"role": "user", "content": "q"}], "answer": "a"}\r\n'
@@ -21,6 +21,11 @@ def test_the_three_forms_are_read(tmp_path: Path) -> None:
     assert read(file).records == [Labelled("t", None, "1"), Labelled("t", "u", "x")]
     file.write_text('{"question": "q", "positive": "p"}\n{"question": "q", "positive": "p", "negatives": ["n"]}')
     assert read(file).records == [Related("q", "p", ()), Related("q", "p", ("n",))]
+    file.write_text('{"question": "q", "passages": ["p", "o"], "answer": "a"}\n{"passages": ["p"], "question": "q", "answer": "a", "x": 1}')
+    assert read(file).records == [Grounded(("p", "o"), "q", "a"), Grounded(("p",), "q", "a")]
+    file.write_text('{"question": "q", "positive": "p", "passages": ["x"]}\n{"prompt": "q", "answer": "a", "passages": ["x"]}')
+    with pytest.raises(InputError, match=":2: this line is of another form"):
+        read(file)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,12 @@ def test_the_three_forms_are_read(tmp_path: Path) -> None:
         (b'{"prompt": ["q"], "answer": "a"}', "message 1 is not"),
         (b'{"prompt": [{"role": "tool", "content": "q"}], "answer": "a"}', "system, user, assistant"),
         (b'{"prompt": [{"role": "assistant", "content": "q"}], "answer": "a"}', "the assistant's own"),
+        (b'{"passages": "p", "question": "q", "answer": "a"}', "'passages' is a list of one text or more, not str"),
+        (b'{"passages": [], "question": "q", "answer": "a"}', "not an empty list"),
+        (b'{"passages": ["p", ""], "question": "q", "answer": "a"}', "'passage 2' is empty"),
+        (b'{"passages": ["p"], "answer": "a"}', "'question' is missing"),
+        (b'{"passages": ["p"], "question": "q"}', "'answer' is missing"),
+        (b'{"positive": "p"}', "'question' is missing"),
         (b'{"text": "t"}', "'label' is a text or a whole number, not None"),
         (b'{"text": "t", "label": true}', "not True"),
         (b'{"text": "t", "label": 0.5}', "not 0.5"),

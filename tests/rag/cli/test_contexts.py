@@ -23,7 +23,7 @@ from tests.retrievers.context.fake import MODEL, OTHER, CountingEncoder, FakeEnc
 def encoder(monkeypatch: pytest.MonkeyPatch) -> CountingEncoder:
     """Takes the place of the model."""
     made = CountingEncoder()
-    monkeypatch.setattr("rag.cli.contexts.make_encoder", lambda _: made)
+    monkeypatch.setattr("rag.cli.contexts.make_encoder", lambda *_: made)
     return made
 
 
@@ -137,7 +137,7 @@ def test_ctrl_c_says_that_the_same_command_resumes(
     assert "run the same command to resume" in result.stderr
     assert "build: not finished" in rag("contexts", "show", store).stdout
     monkeypatch.undo()
-    monkeypatch.setattr("rag.cli.contexts.make_encoder", lambda _: FakeEncoder())
+    monkeypatch.setattr("rag.cli.contexts.make_encoder", lambda *_: FakeEncoder())
     assert account(rag, "build", shelf, "--store", store)["encoded"] == len(Corpus.open(shelf))
 
 
@@ -154,7 +154,7 @@ def test_bad_calls_exit_with_2_and_say_why(
     account(rag, "build", shelf, "--store", store)
     other = rag("contexts", "build", shelf, "--store", store, "--format", "int4")
     assert (other.exit_code, "this store is float16, not int4" in other.stderr) == (2, True)
-    monkeypatch.setattr("rag.cli.contexts.make_encoder", lambda _: FakeEncoder(OTHER))
+    monkeypatch.setattr("rag.cli.contexts.make_encoder", lambda *_: FakeEncoder(OTHER))
     stranger = rag("contexts", "build", shelf, "--store", store)
     assert (stranger.exit_code, "encoded by another model" in stranger.stderr) == (2, True)
 
