@@ -55,6 +55,13 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
     "context_store": Benchmark(
         ("--data", "DATA"), quick=("--data", "DATA", "--limit", "1", "--contexts", "256", "--piece", "128", "--rounds", "1")
     ),
+    "decoupled": Benchmark(
+        ("--data", "DATA"),
+        quick=(
+            *("--data", "DATA", "--abstracts", "60", "--held-out", "6", "--steps", "3", "--batch", "4"),
+            *("--vocabulary", "600", "--width", "32"),
+        ),
+    ),
     "context_healing": Benchmark(("--data", "DATA"), quick=("--data", "DATA", "--limit", "2", "--steps", "1", "--accumulate", "1")),
     "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "serve": Benchmark(quick=("--clients", "1", "4", "--rounds", "1", "--max-tokens", "4")),

@@ -79,6 +79,7 @@ COMPONENTS: dict[str, str] = {
     "OpenAICompatible": "generators.models.openai_compatible",
     "KNNLM": "generators.knn_lm",
     "Stitched": "generators.stitched",
+    "Decoupled": "generators.decoupled.decoupled",
     "Direct": "generators.direct",
     "Cited": "generators.cited",
     "Flare": "generators.flare.flare",

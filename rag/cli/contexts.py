@@ -204,6 +204,12 @@ def serve(
 
 def make_encoder(model: str, adapter: str | None = None) -> ContextEncoder:
     """Who encodes; the model is loaded when it is first needed."""
+    from generators.decoupled.model import is_encoder_decoder
+
+    if adapter is None and is_encoder_decoder(model):
+        from generators.decoupled.encoder import DecoupledEncoder
+
+        return DecoupledEncoder(model)
     return make_local(model, adapter)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,8 @@ class ModelIdentity:
     """Whose keys and values they are. Two that differ in anything cannot be mixed.
 
     ``weights`` and ``adapter`` are hashes (None: no adapter); ``tokenizer`` is one too. ``rotary`` names the positions' encoding: pairing
-    ("half" or "interleaved"), rotated dimensions, and the frequencies' hash.
+    ("half" or "interleaved"), rotated dimensions, and the frequencies' hash; "none" for keys without positions, which are never turned
+    (cross-attention's).
     """
 
     weights: str
@@ -33,7 +37,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One passage, encoded by itself from position 0.
+    """One passage, encoded by itself from position 0: what a decoder's layers attend to.
 
     ``keys`` and ``values``: [layers, heads, tokens, head_dim]. Keys are raw: before any rotation (after the norm, in models that normalise
     keys), so that they are rotated once, to wherever the passage will stand.
@@ -42,3 +46,8 @@ class Encoded:
     tokens: tuple[int, ...]
     keys: torch.Tensor
     values: torch.Tensor
+
+
+def token_hash(tokens: Sequence[int]) -> str:
+    """SHA-256 of token ids, as 64-bit integers, in hexadecimal: by it a passage is found where only tokens are known."""
+    return hashlib.sha256(array("q", tokens).tobytes()).hexdigest()

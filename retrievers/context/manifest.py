@@ -46,7 +46,7 @@ class Manifest:
     """The store as one value. ``corpus`` is the fingerprint of what was encoded; "" while a build is not finished."""
 
     model: ModelIdentity
-    numbers: Literal["float16", "int8", "int4"]
+    numbers: Literal["float32", "float16", "int8", "int4"]
     corpus: str = ""
     next: Count = 1
     """Number of the next segment. Numbers are never used again, so that a reader cannot take a new segment for an old one."""

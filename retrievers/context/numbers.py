@@ -1,4 +1,4 @@
-"""Number formats of stored keys and values: float16, and 8 or 4 bits with scales; what each costs in bytes and in accuracy.
+"""Number formats of stored keys and values: float32 (bit for bit), float16, and 8 or 4 bits with scales; what each costs.
 
 The integers are asymmetric (lowest value and step, float16), keys per channel and values per token, after KIVI (Liu et al. 2024,
 https://arxiv.org/abs/2402.02750): raw keys have a few channels that are large throughout. On SmolLM2-135M with WikiText-2 the relative
@@ -21,7 +21,7 @@ from retrievers.context.encoded import Encoded, ModelIdentity
 Packed = Mapping[str, torch.Tensor]
 """One passage as it is stored: the tensors that `NumberFormat.layout` names."""
 
-_LARGEST = torch.finfo(torch.float16).max
+_FLOATS = {32: torch.float32, 16: torch.float16}
 _SMALLEST = 2.0**-24
 """The smallest step that float16 can hold: a constant channel has none of its own."""
 _CHANNEL, _TOKEN = -2, -1
@@ -59,7 +59,7 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True)
 class NumberFormat:
-    """How numbers are stored: ``bits`` 16 is float16; 8 and 4 are whole steps above the lowest value of a channel or token."""
+    """How numbers are stored: ``bits`` 32 and 16 are floats; 8 and 4 are whole steps above the lowest value of a channel or token."""
 
     name: str
     bits: int
@@ -69,8 +69,8 @@ class NumberFormat:
         layers, heads, dim = model.layers, model.heads, model.head_dim
         made: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {"tokens": (torch.int32, (tokens,))}
         for part, axis in _SHARED.items():
-            if self.bits == 16:
-                made[part] = torch.float16, (layers, heads, tokens, dim)
+            if self.bits in _FLOATS:
+                made[part] = _FLOATS[self.bits], (layers, heads, tokens, dim)
                 continue
             made[part] = torch.uint8, (layers, heads, tokens, dim * self.bits // 8)
             scales = (layers, heads, 1, dim) if axis == _CHANNEL else (layers, heads, tokens, 1)
@@ -89,26 +89,27 @@ class NumberFormat:
             )
 
     def pack(self, encoded: Encoded) -> tuple[Packed, Deviation]:
-        """A passage as it is stored, and what that cost. Raises `ModelError` for numbers that are not finite or beyond float16."""
+        """A passage as it is stored, and what that cost. Raises `ModelError` for numbers that are not finite or beyond the format."""
         made: dict[str, torch.Tensor] = {"tokens": torch.tensor(encoded.tokens, dtype=torch.int32)}
         sums: list[float] = []
+        largest = torch.finfo(_FLOATS.get(self.bits, torch.float16)).max  # the scales of whole steps are float16
         for part, whole in (("keys", encoded.keys), ("values", encoded.values)):
             numbers = whole.detach().to("cpu", torch.float32)
-            if not bool(torch.isfinite(numbers).all()) or float(numbers.abs().max()) > _LARGEST:
-                raise ModelError(f"the model made {part} that are not finite or beyond ±{_LARGEST:.0f}, which no format here can store")
+            if not bool(torch.isfinite(numbers).all()) or float(numbers.abs().max()) > largest:
+                raise ModelError(f"the model made {part} that are not finite or beyond ±{largest:.6g}, which {self.name} cannot store")
             made |= self._pack(part, numbers)
             lost = numbers - self._unpack(part, made)
             sums += [float(each.square().sum(dtype=torch.float64)) for each in (lost, numbers)]
         return made, Deviation(*sums)
 
     def unpack(self, packed: Packed, dtype: torch.dtype) -> Encoded:
-        """Keys and values in ``dtype``, on the device where ``packed`` is."""
+        """Keys and values in ``dtype``, on the device where ``packed`` is; not to be written to: they may be those of ``packed``."""
         keys, values = (self._unpack(part, packed).to(dtype) for part in _SHARED)
         return Encoded(tuple(packed["tokens"].tolist()), keys, values)
 
     def _pack(self, part: str, numbers: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.bits == 16:
-            return {part: numbers.half().contiguous()}
+        if self.bits in _FLOATS:
+            return {part: numbers.to(_FLOATS[self.bits], copy=True).contiguous()}
         steps, axis = 2**self.bits - 1, _SHARED[part]
         low = numbers.amin(axis, keepdim=True).half()
         step = ((numbers.amax(axis, keepdim=True) - low.float()) / steps).clamp_min(_SMALLEST).half()
@@ -119,14 +120,16 @@ class NumberFormat:
 
     def _unpack(self, part: str, packed: Packed) -> torch.Tensor:
         whole = packed[part]
-        if self.bits == 16:
+        if self.bits in _FLOATS:
             return whole.float()
         if self.bits == 4:
             whole = torch.stack((whole & 15, whole >> 4), -1).flatten(-2)
         return torch.addcmul(packed[f"{part}.low"].float(), whole.float(), packed[f"{part}.step"].float())
 
 
-FORMATS = {made.name: made for made in (NumberFormat("float16", 16), NumberFormat("int8", 8), NumberFormat("int4", 4))}
+FORMATS = {
+    made.name: made for made in (NumberFormat("float32", 32), NumberFormat("float16", 16), NumberFormat("int8", 8), NumberFormat("int4", 4))
+}
 
 
 def number_format(name: str) -> NumberFormat:

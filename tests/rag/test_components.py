@@ -50,6 +50,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "BM25": lambda: rag.BM25(corpus(), k=7, k1=1.2, b=0.5, analyzer=rag.Analyzer("none")),
     "Cited": lambda: rag.Cited(local(), k=2, max_tokens=9, language="zh", threshold=0.7, confidence=True),
     "Corpus": lambda: rag.Corpus("shelf", encoder(), rag.Analyzer(), rag.AutoChunker(50), True),
+    "Decoupled": lambda: rag.Decoupled("store", "folder", 2, 9, "float64", "cpu"),
     "Dense": lambda: rag.Dense(corpus(), k=7, index="hnsw", encoder=encoder(), probe=4, ef=8),
     "Direct": lambda: rag.Direct(local(), max_tokens=9, language="en", confidence=True),
     "First": lambda: rag.First(),
@@ -63,7 +64,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "Rerank": lambda: rag.Rerank("folder", k=2, batch_size=3, max_pairs=4, device="cpu"),
     "SentenceChunker": lambda: rag.SentenceChunker(100, 0),
     "SentenceEncoder": lambda: encoder(),
-    "Stitched": lambda: rag.Stitched("store", "smollm2", "lora", 2, 9, 0.15, "zh", "float64", "cpu"),
+    "Stitched": lambda: rag.Stitched("store", "smollm2", "lora", 2, 9, 0.15, "zh", "float64", "cpu", "blocks"),
     "VLLM": lambda: rag.VLLM(URL, "m", "lora", "A_KEY", 3.5, 0, 2),
 }
 

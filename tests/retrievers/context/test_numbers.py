@@ -20,7 +20,7 @@ def test_bytes_equal_the_formula(name: str) -> None:
     packed, _ = form.pack(FakeEncoder().one(TEXT))
     assert {part: (tensor.dtype, tuple(tensor.shape)) for part, tensor in packed.items()} == form.layout(MODEL, 11)
     assert size(packed) == form.bytes(MODEL, 11)
-    scales = 0 if name == "float16" else 2 * 2 * 3 * 2 * (8 + 11)  # low and step, float16, of 8 channels (keys) and 11 tokens (values)
+    scales = 0 if name.startswith("float") else 2 * 2 * 3 * 2 * (8 + 11)  # low and step of 8 channels (keys) and 11 tokens (values)
     assert size(packed) == MODEL.bytes_per_token(form.bits / 8) * 11 + 11 * 4 + scales
 
 
@@ -59,7 +59,22 @@ def test_constants_and_zeros_survive(name: str) -> None:
     assert torch.allclose(back.values, whole * 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+def test_float32_keeps_every_bit_and_large_numbers() -> None:
+    form, encoded = number_format("float32"), FakeEncoder().one(TEXT)
+    encoded.keys[0, 0, 0, 0] = 70_000.0
+    packed, deviation = form.pack(encoded)
+    back = form.unpack(packed, torch.float32)
+    assert torch.equal(back.keys, encoded.keys)
+    assert torch.equal(back.values, encoded.values)
+    assert (deviation.keys, deviation.values) == (0, 0)
+    assert packed["keys"].data_ptr() != encoded.keys.data_ptr()  # what is kept is not the encoder's
+    for bad in (math.nan, math.inf):
+        encoded.keys[0, 0, 0, 0] = bad
+        with pytest.raises(ModelError, match="keys that are not finite"):
+            form.pack(encoded)
+
+
+@pytest.mark.parametrize("name", ["float16", "int8", "int4"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 70_000.0])
 def test_numbers_that_no_format_holds_are_refused(name: str, bad: float) -> None:
     encoded = FakeEncoder().one(TEXT)
@@ -75,7 +90,7 @@ def test_half_a_byte_needs_even_heads() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(InputError, match="choose one of float16, int8, int4"):
+    with pytest.raises(InputError, match="choose one of float32, float16, int8, int4"):
         number_format("float8")
 
 
