@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -19,7 +22,8 @@ class Transport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, tls: ssl.SSLContext, idle: float) -> None:
-        self._inner = AiohttpTransport(verify=tls, client=lambda: _session(tls, idle))
+        self._tls, self._idle = tls, idle
+        self._inner = AiohttpTransport(verify=tls, client=self._session)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; the answer's body is read as it comes."""
@@ -32,7 +36,28 @@ class Transport(httpx.AsyncBaseTransport):
         """Close all connections."""
         await self._inner.aclose()
 
+    def _session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self._idle, ssl=self._tls)
+        session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        weakref.finalize(self, _let_go, session, asyncio.get_running_loop())
+        return session
 
-def _session(tls: ssl.SSLContext, idle: float) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=idle, ssl=tls)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+def _let_go(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Close what nobody closed, as httpx would: aiohttp complains of it on stderr when a program ends."""
+    if session.closed:
+        return
+    if not loop.is_running():
+        closing = session.close()
+        with contextlib.suppress(StopIteration):  # a closed loop is waited for nowhere: it ends at its first step
+            closing.send(None)
+        closing.close()
+        return
+    try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    ended = asyncio.run_coroutine_threadsafe(session.close(), loop)
+    if not here:
+        with contextlib.suppress(TimeoutError):
+            ended.result(1.0)

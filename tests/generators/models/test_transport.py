@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -21,7 +23,7 @@ def asked(answer: Answer, use: Callable[[httpx.AsyncClient, str], Awaitable[None
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         transport = Transport(httpx.create_ssl_context(), idle)
         async with httpx.AsyncClient(transport=transport, timeout=2.0) as client:
-            await asyncio.wait_for(use(client, address), 10)
+            await asyncio.wait_for(use(client, address), 70)
         server.close()
 
     asyncio.run(go())
@@ -87,3 +89,47 @@ def test_a_connection_is_used_again_and_no_cookie_is_kept() -> None:
     asked(answer, use)
     assert len({port for port, _ in heads}) == 1
     assert not [head for _, head in heads if b"cookie" in head.lower()]
+
+
+PROGRAM = """
+import asyncio, gc, httpx, sys
+from generators.models.transport import Transport
+from rag.core.sync import run_sync
+
+clients = []
+
+async def ask():
+    clients.append(httpx.AsyncClient(transport=Transport(httpx.create_ssl_context(), 60.0)))
+    print((await clients[-1].get(sys.argv[2])).text)
+
+async def drop():
+    await ask()
+    clients.clear()
+    gc.collect()
+    await asyncio.sleep(0.05)
+
+if sys.argv[1] == "background":
+    run_sync(ask())
+else:
+    asyncio.run(drop() if sys.argv[1] == "dropped" else ask())
+"""
+
+
+@pytest.mark.parametrize("how", ["background", "own", "dropped"])
+def test_a_program_that_closes_nothing_ends_without_a_word(how: str) -> None:
+    hung_up = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        await reader.read()
+        hung_up.set()
+        writer.close()
+
+    async def use(client: httpx.AsyncClient, address: str) -> None:
+        command = [sys.executable, "-c", PROGRAM, how, address]
+        ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "hi\n", "")
+        await asyncio.wait_for(hung_up.wait(), 5)
+
+    asked(answer, use)
