@@ -53,7 +53,8 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
         ),
     ),
     "context_store": Benchmark(
-        ("--data", "DATA"), quick=("--data", "DATA", "--limit", "1", "--contexts", "256", "--piece", "128", "--rounds", "1")
+        ("--data", "DATA"),
+        quick=("--data", "DATA", "--limit", "1", "--contexts", "256", "--server", "256", "--piece", "128", "--rounds", "1"),
     ),
     "decoupled": Benchmark(
         ("--data", "DATA"),

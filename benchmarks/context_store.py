@@ -5,7 +5,8 @@
 Times: passages of 256 tokens, as many as make 0.5k to 4k, in front of one question. ``ttft_s`` reads them from a store that is warm in RAM,
 ``ttft_disk_s`` from one that keeps nothing in memory (every passage is read from its file and checked, though the operating system may
 have the file in its own cache), and ``ttft_recomputed_s`` computes 15% of their tokens again. The peer is ordinary prefill of the very same
-tokens by the same model. The sides take turns; times are medians over the rounds.
+tokens by the same model. The sides take turns; times are medians over the rounds. The cases vllm/… are the same inside one running vLLM
+server (`benchmarks.context_server`), where it is installed.
 
 Answers: questions of the XQuAD articles that `benchmarks.domain_gain` holds out (two passages of BM25) and of MuSiQue (four long ones).
 Each way of reading is given the same passages in the same prompt. ``--adapter`` adds the cases of a model that wears a LoRA. Every answer
@@ -18,12 +19,14 @@ of XQuAD, and encodes 250 tokens a second. An adapter takes a quarter of an hour
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 
+from benchmarks.context_server import ServerTimes
 from benchmarks.context_ways import DISK, FULL, RECOMPUTED, STITCHED, WAYS, Asked, Ways, cut, gathered
 from benchmarks.domain_data import split
 from benchmarks.kept import Kept, digest
@@ -138,11 +141,7 @@ class Measurement:
         key = {**self._key, **asdict(asked), "rounds": rounds, "threads": torch.get_num_threads()}
         seconds = self._kept.value("times", key, lambda: self._ways.first_tokens(asked, rounds), anew=self._anew)
         print(f"{case}: {', '.join(f'{way} {median(values):.3f} s' for way, values in seconds.items())}", flush=True)
-        sizes = [
-            Row(NAME, case, "context_tokens", prepared.start),
-            Row(NAME, case, "question_tokens", len(prepared.question)),
-        ]
-        return [*speed(case, seconds), *sizes]
+        return [*speed(case, seconds), *lengths(case, prepared.start, len(prepared.question))]
 
     def size(self) -> list[Row]:
         """What the store takes on disk."""
@@ -161,9 +160,15 @@ def speed(case: str, seconds: Mapping[str, Sequence[float]]) -> list[Row]:
     full = seconds[FULL]
     rows = []
     for metric, way in TIMES.items():
-        rows += _with_ends(case, metric, median(seconds[way]), min(seconds[way]), max(seconds[way]), "s", median(full))
+        if way in seconds:
+            rows += _with_ends(case, metric, median(seconds[way]), min(seconds[way]), max(seconds[way]), "s", median(full))
     ratios = [whole / ours for whole, ours in zip(full, seconds[STITCHED], strict=True)]
     return [*rows, *_with_ends(case, "ttft_ratio", median(ratios), min(ratios), max(ratios), "×")]
+
+
+def lengths(case: str, context: int, question: int) -> list[Row]:
+    """What was read, in tokens."""
+    return [Row(NAME, case, "context_tokens", context), Row(NAME, case, "question_tokens", question)]
 
 
 def quality(name: str, data: DataSet, asked: Sequence[Asked], sides: Mapping[str, Measurement]) -> list[Row]:
@@ -210,17 +215,35 @@ def _with_ends(case: str, metric: str, value: float, low: float, high: float, un
 
 def measure(given: argparse.Namespace) -> list[Row]:
     """All rows; times first."""
+    if not given.contexts and not given.sets:
+        return served(LocalEncoder(given.model, None, given.dtype, "cpu"), given)
     sets = {name: questions(name, given.data, given.limit) for name in given.sets}
     asked = {name: found(name, data, given.runs / f"corpus-{data.fingerprint[:12]}") for name, data in sets.items()}
     encoder = LocalEncoder(given.model, None, given.dtype, "cpu")
     long = lengthy(encoder, questions(MUSIQUE, given.data, 1), given.contexts, given.piece) if given.contexts else {}
     bare = _measurement(encoder, given, [*asked.values(), list(long.values())])
-    rows = [row for length, one in long.items() for row in bare.times(length, one, given.rounds)] + bare.size()
+    rows = [row for length, one in long.items() for row in bare.times(length, one, given.rounds)] + bare.size() + served(encoder, given)
     sides = {"": bare}
     if given.adapter is not None:
         worn = LocalEncoder(given.model, given.adapter, given.dtype, "cpu")
         sides[WORN] = _measurement(worn, given, asked.values())
     return rows + [row for name, data in sets.items() for row in quality(name, data, asked[name], sides)]
+
+
+def served(encoder: LocalEncoder, given: argparse.Namespace) -> list[Row]:
+    """The rows of a vLLM server; none where it is not installed."""
+    if not given.server or importlib.util.find_spec("vllm") is None:
+        return []
+    long = lengthy(encoder, questions(MUSIQUE, given.data, 1), given.server, given.piece)
+    folder = given.runs / f"server-store-{digest([asdict(encoder.identity), given.dtype, given.format])}"
+    ways = Ways(encoder, folder, gathered([list(long.values())]), given.format)
+    times = ServerTimes(ways, folder, given.model, given.dtype, Kept(given.runs / "kept"), given.speed)
+    rows = []
+    cases = {f"vllm/{length / 1024:g}k": one for length, one in long.items()}
+    for case, (prompt, seconds) in times.all_of(cases, given.rounds).items():
+        print(f"{case}: {', '.join(f'{way} {median(values):.3f} s' for way, values in seconds.items())}", flush=True)
+        rows += [*speed(case, seconds), *lengths(case, prompt.borders[-1], prompt.question)]
+    return rows
 
 
 def _measurement(encoder: LocalEncoder, given: argparse.Namespace, asked: Iterable[Sequence[Asked]]) -> Measurement:
@@ -240,14 +263,15 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     known.add_argument("--sets", nargs="*", choices=list(SOURCES), default=list(SOURCES), help="whose questions are asked")
     known.add_argument("--limit", type=int, help="only so many questions of each set")
     known.add_argument("--contexts", type=int, nargs="*", default=[512, 1024, 2048, 4096], help="lengths of context to time, in tokens")
+    known.add_argument("--server", type=int, nargs="*", default=[1024, 2560], help="the same inside a vLLM server, if it is installed")
     known.add_argument("--piece", type=int, default=256, help="tokens of a passage of these contexts")
     known.add_argument("--rounds", type=int, default=5, help="times of each way at each length, after one to warm up")
     known.add_argument("--speed", action="store_true", help="measure the times anew, though they are kept")
     given = known.parse_args(arguments)
-    if min(given.piece, given.rounds, given.limit or 1, *given.contexts) < 1 or given.limit == 0:
-        known.error("--limit, --contexts, --piece and --rounds are at least 1")
-    if not given.contexts and not given.sets:
-        known.error("with neither --contexts nor --sets there is nothing to measure")
+    if min(given.piece, given.rounds, given.limit or 1, *given.contexts, *given.server) < 1 or given.limit == 0:
+        known.error("--limit, --contexts, --server, --piece and --rounds are at least 1")
+    if not given.contexts and not given.sets and not given.server:
+        known.error("with neither --contexts nor --server nor --sets there is nothing to measure")
     return given
 
 

@@ -21,6 +21,8 @@ from retrievers.prompting import Language, as_data, check_language, check_positi
 
 if TYPE_CHECKING:
     from generators.models.stitched.reader import Contexts, Reads, Ready
+    from generators.models.vllm import VLLM
+    from generators.models.vllm_contexts.reader import ServedReader
 
 Attention = Literal["blocks", "full"]
 
@@ -38,12 +40,15 @@ class Stitched:
 
     ``attention`` "full" is ordinary reading, which needs no store and reads none: what earlier questions have in common with this one from
     the beginning on, the same passages in the same order, is not computed again (RAGCache). Its numbers are kept in memory, up to 1 GiB.
+
+    A `VLLM` with ``contexts`` as ``model`` answers on its server, which has the store too: it then reads all passages from there or, where
+    one is missing or damaged, the prompt in full. `rag contexts check` must have certified the store for that server.
     """
 
     def __init__(
         self,
         store: str | Contexts | None = None,
-        model: str = "smollm2",
+        model: str | VLLM = "smollm2",
         adapter: str | None = None,
         k: int = 4,
         max_tokens: int = 256,
@@ -80,6 +85,10 @@ class Stitched:
         self.dtype = dtype
         self.device = device
         self.attention = attention
+        self._served: ServedReader | None = None
+        if not isinstance(model, str):
+            self._served = _on_server(model, adapter, store, recompute, attention)
+            return
         encoder = LocalEncoder(model, adapter, dtype, device)
         self._reader: Reads = PrefixReader(encoder) if attention == "full" or store is None else Reader(encoder, store, recompute)
 
@@ -103,7 +112,7 @@ class Stitched:
         count(contexts_hit=prepared.hits, contexts_missed=prepared.passages - prepared.hits, tokens_reused=prepared.reused)
         for remark in prepared.notes:
             note(remark)
-        generation = await called("chat", "local", self.adapter or self.model, self._written(prepared, wanted), wanted)
+        generation = await self._generation(prepared, wanted)
         return Answer(
             generation.text,
             sources=tuple(hits[: prepared.passages]),
@@ -116,7 +125,13 @@ class Stitched:
         from generators.models.stitched.prompt import PASSAGES
 
         message = render("cited", language, passages=PASSAGES, question=as_data(question))
-        return self._reader.prepare(message, [hit.passage.id for hit in hits], [passage_data(hit.passage) for hit in hits], max_tokens)
+        reader = self._served or self._reader
+        return reader.prepare(message, [hit.passage.id for hit in hits], [passage_data(hit.passage) for hit in hits], max_tokens)
+
+    async def _generation(self, prepared: Any, wanted: Sampling) -> Generation:
+        if self._served is not None:
+            return await self._served.written(prepared, wanted)
+        return await called("chat", "local", self.adapter or str(self.model), self._written(prepared, wanted), wanted)
 
     async def _written(self, prepared: Ready, sampling: Sampling) -> Generation:
         from generators.models.decoding import Writing
@@ -128,6 +143,18 @@ class Stitched:
             row.cancelled = True  # a thread cannot be stopped, but it ends at its next token
         count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
         return generation
+
+
+def _on_server(model: Any, adapter: str | None, store: Any, recompute: float, attention: Attention) -> ServedReader:
+    from generators.models.vllm import VLLM
+    from generators.models.vllm_contexts.reader import ServedReader
+    from retrievers.context.store import ContextStore
+
+    if not isinstance(model, VLLM):
+        raise InputError(f"Stitched: model is a name, a folder or a VLLM, not {type(model).__name__}")
+    if recompute or attention != "blocks" or not isinstance(store, str | ContextStore):
+        raise InputError("Stitched: a VLLM reads a store of this machine as it is: leave out recompute and attention, and name its folder")
+    return ServedReader(model if adapter is None else model.with_adapter(adapter), store)
 
 
 def _teller() -> Callable[[str], Any]:

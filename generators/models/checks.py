@@ -20,7 +20,7 @@ def checked(prompt: Prompt, sampling: Sampling | None = None) -> None:
     """Raise `InputError` that names the first thing wrong with ``prompt`` or ``sampling``."""
     _check_prompt(prompt)
     if sampling is not None:
-        _check_sampling(sampling)
+        check_sampling(sampling)
 
 
 def check_text(text: Any, what: str) -> None:
@@ -54,7 +54,8 @@ def _check_prompt(prompt: Prompt) -> None:
             check_text(message.content, f"message {number} of the prompt")
 
 
-def _check_sampling(sampling: Sampling) -> None:
+def check_sampling(sampling: Sampling) -> None:
+    """Raise `InputError` that names the first thing wrong with ``sampling``."""
     if not _whole(sampling.max_tokens) or sampling.max_tokens < 1:
         raise InputError(f"max_tokens is a whole number of at least 1, not {sampling.max_tokens!r}")
     if not _finite(sampling.temperature) or not 0 <= sampling.temperature <= 100:

@@ -8,7 +8,7 @@ import os
 import random
 import re
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -64,13 +64,17 @@ class HttpClient:
         """GET ``path`` and return the JSON answer."""
         return await self._call("GET", path, None)
 
+    async def text(self, path: str) -> str:
+        """GET ``path`` and return the answer as it is."""
+        return str(await self._call("GET", path, None, lambda response: response.text))
+
     async def post(self, path: str, payload: Mapping[str, Any]) -> Any:
         """POST ``payload`` as JSON to ``path`` and return the JSON answer."""
         return await self._call("POST", path, payload)
 
     async def tell(self, path: str, payload: Mapping[str, Any]) -> None:
         """POST ``payload`` to an address that answers in words, if at all; only a refusal matters."""
-        await self._call("POST", path, payload, decode=False)
+        await self._call("POST", path, payload, lambda response: None)
 
     async def stream(self, path: str, payload: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """POST and yield the JSON of each server-sent event.
@@ -111,7 +115,9 @@ class HttpClient:
             await connections.close()
         self._forget_ended()
 
-    async def _call(self, method: str, path: str, payload: Mapping[str, Any] | None, decode: bool = True) -> Any:
+    async def _call(
+        self, method: str, path: str, payload: Mapping[str, Any] | None, read: Callable[[httpx.Response], Any] | None = None
+    ) -> Any:
         import httpx
 
         for attempt in range(self._retries + 1):
@@ -120,7 +126,7 @@ class HttpClient:
                 async with self._here().client() as client:
                     response = await client.request(method, self.address + path, json=payload, headers=self._headers())
                 if response.is_success:
-                    return self._decoded(response) if decode else None
+                    return (read or self._decoded)(response)
                 reason, wait = self._failure(response)
             except httpx.TransportError as error:
                 reason = _reason(error)

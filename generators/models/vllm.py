@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from generators.models.calling import called, streamed
-from generators.models.checks import check_scored, check_text, checked, fitted, messages_json, parted
+from generators.models.checks import check_sampling, check_scored, check_text, checked, fitted, messages_json, parted
 from generators.models.completion import Completion, payload, scored
 from generators.models.http import HttpClient, StreamBroken
+from generators.models.refusals import check_worn, with_advice
 from generators.models.together import together
+from generators.models.token_prompt import TokenPrompt
 from generators.models.tokens import SameTokens
 from generators.models.vocabulary import Vocabulary
 from rag.core.errors import ModelError, ModelRefused
@@ -44,6 +46,7 @@ class VLLM:
     The server renders its chat template and tokenises, once per call; the ids then go to ``/v1/completions``, so that prompts of both
     kinds give exact tokens, and ``max_tokens`` is cut to what the window leaves. ``tokenizer`` ("smollm2", the model's folder, or its
     Hugging Face id) does so in this process instead, which spares a busy server a call for each prompt; it is compared with the server's.
+    ``contexts`` says that the server has the connector of `Stitched`'s stores; {"tenant": …, "key_env": …} says as whom it is asked.
 
     Raises `ModelUnavailable`, `ModelRefused`, `PromptTooLong`.
     """
@@ -58,6 +61,7 @@ class VLLM:
         retries: int = 4,
         max_connections: int = 256,
         tokenizer: str | None = None,
+        contexts: bool | Mapping[str, str] = False,
     ) -> None:
         self.url = url
         self.model = model
@@ -67,6 +71,7 @@ class VLLM:
         self.retries = retries
         self.max_connections = max_connections
         self.tokenizer = tokenizer
+        self.contexts = contexts
         self.rack: Rack | None = None
         """Who loads the adapter and keeps it loaded while a call is in flight; None: it is loaded by other means."""
         self._http = HttpClient(
@@ -100,15 +105,15 @@ class VLLM:
         """All that the contract knows."""
         return frozenset({"logprobs", "score", "logit_bias", "token_ids", "prefix", "adapters"})
 
-    async def agenerate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+    async def agenerate(self, prompt: Prompt | TokenPrompt, sampling: Sampling = Sampling()) -> Generation:
         """Write one continuation of ``prompt``."""
-        checked(prompt, sampling)
+        check_sampling(sampling) if isinstance(prompt, TokenPrompt) else checked(prompt, sampling)
         async with self._worn():
             return await called("chat", "vllm", await self._name(), self._written(prompt, sampling), sampling)
 
-    async def astream(self, prompt: Prompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
+    async def astream(self, prompt: Prompt | TokenPrompt, sampling: Sampling = Sampling()) -> AsyncIterator[str | Generation]:
         """Yield text pieces as the server writes them and, last, the `Generation`; the pieces join to its text."""
-        checked(prompt, sampling)
+        check_sampling(sampling) if isinstance(prompt, TokenPrompt) else checked(prompt, sampling)
         async with (
             self._worn(),
             aclosing(streamed("vllm", await self._name(), self._writing(prompt, sampling), sampling)) as pieces,
@@ -140,7 +145,7 @@ class VLLM:
         async with self._worn():
             return await self._tokens(text, special=False)
 
-    def generate(self, prompt: Prompt, sampling: Sampling = Sampling()) -> Generation:
+    def generate(self, prompt: Prompt | TokenPrompt, sampling: Sampling = Sampling()) -> Generation:
         """Blocking twin of `agenerate`."""
         return run_sync(self.agenerate(prompt, sampling))
 
@@ -177,12 +182,12 @@ class VLLM:
         if Path(path).is_dir():
             from generators.models.served_adapter import check
 
-            root = next((str(card.get("root") or "") for card in await self._cards() if not card.get("parent")), "")
+            root = next((str(card.get("root") or "") for card in await self.acards() if not card.get("parent")), "")
             await asyncio.to_thread(check, Path(path), max_rank, targets, root)
         try:
             await self._http.tell("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         except ModelRefused as error:
-            raise _with_advice(error) from error
+            raise with_advice(error) from error
         return self.with_adapter(name)
 
     async def aunload_adapter(self, name: str) -> None:
@@ -190,11 +195,15 @@ class VLLM:
         try:
             await self._http.tell("/v1/unload_lora_adapter", {"lora_name": name})
         except ModelRefused as error:
-            raise _with_advice(error) from error
+            raise with_advice(error) from error
+
+    async def ametrics(self) -> str:
+        """What the server counts, in the format of Prometheus."""
+        return await self._http.text("/metrics")
 
     async def aserved(self) -> dict[str, str]:
         """The adapters that the server has loaded: their folders on its disk, by name."""
-        return {str(card["id"]): str(card.get("root") or "") for card in await self._cards() if card.get("parent")}
+        return {str(card["id"]): str(card.get("root") or "") for card in await self.acards() if card.get("parent")}
 
     def load_adapter(self, name: str, path: str | Path, max_rank: int = 16, targets: Sequence[str] | None = None) -> VLLM:
         """Blocking twin of `aload_adapter`."""
@@ -212,7 +221,7 @@ class VLLM:
         """Close the connections of the running event loop; a later call opens new ones."""
         await self._http.close()
 
-    async def _written(self, prompt: Prompt, sampling: Sampling) -> Generation:
+    async def _written(self, prompt: Prompt | TokenPrompt, sampling: Sampling) -> Generation:
         if sampling.until is not None:  # only a stream can be left early
             try:
                 async with aclosing(self._writing(prompt, sampling)) as pieces:
@@ -221,12 +230,14 @@ class VLLM:
                             return piece
             except StreamBroken as error:  # nobody has seen any of it, so it can be asked for again, in one piece
                 note(str(error))
-        name, ids, fitting = await self._prepared(prompt, sampling)
-        answer = await self._post("/v1/completions", payload(name, ids, fitting))
+        name, length, fitting, request = await self._prepared(prompt, sampling)
+        answer = await self._post("/v1/completions", request)
         completion = Completion(fitting)
         completion.add(answer, self._http.address)
-        generation = await completion.generation(self._vocabulary, name, len(ids))
-        count(calls=1, prompt_tokens=len(ids), generated_tokens=generation.generated_tokens)
+        if isinstance(prompt, TokenPrompt):
+            prompt.hear(answer)
+        generation = await completion.generation(self._vocabulary, name, length)
+        count(calls=1, prompt_tokens=length, generated_tokens=generation.generated_tokens)
         return generation
 
     async def _scored(self, prompt: Prompt, continuation: str) -> Generation:
@@ -238,11 +249,11 @@ class VLLM:
         count(calls=1, prompt_tokens=len(ids), generated_tokens=0)
         return scored(answer, before, after, continuation, name, self._http.address)
 
-    async def _writing(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[str | Generation, None]:
-        name, ids, fitting = await self._prepared(prompt, sampling)
+    async def _writing(self, prompt: Prompt | TokenPrompt, sampling: Sampling) -> AsyncGenerator[str | Generation, None]:
+        name, length, fitting, request = await self._prepared(prompt, sampling, stream=True)
         completion = Completion(fitting)
         try:
-            async with aclosing(self._events("/v1/completions", payload(name, ids, fitting, stream=True))) as events:
+            async with aclosing(self._events("/v1/completions", request)) as events:
                 async for event in events:
                     piece = completion.add(event, self._http.address)
                     if piece:
@@ -250,20 +261,24 @@ class VLLM:
                     if piece and completion.enough():
                         break
         finally:  # also when the listener leaves early: the tokens were computed
-            count(calls=1, prompt_tokens=len(ids), generated_tokens=len(completion.ids))
-        yield await completion.generation(self._vocabulary, name, len(ids))
+            count(calls=1, prompt_tokens=length, generated_tokens=len(completion.ids))
+        yield await completion.generation(self._vocabulary, name, length)
 
-    async def _prepared(self, prompt: Prompt, sampling: Sampling) -> tuple[str, list[int], Sampling]:
-        name = await self._name()
-        ids = await self._tokens(prompt)
-        return name, ids, fitted(sampling, len(ids), self.window, name)
+    async def _prepared(
+        self, prompt: Prompt | TokenPrompt, sampling: Sampling, stream: bool = False
+    ) -> tuple[str, int, Sampling, dict[str, Any]]:
+        """Name, tokens of the prompt, sampling that fits, and the request."""
+        spelt = prompt if isinstance(prompt, TokenPrompt) else TokenPrompt(await self._tokens(prompt))
+        name, length = await self._name(), len(spelt.ids)
+        fitting = fitted(sampling, length, self._window or (await self._look())[1], name)
+        return name, length, fitting, payload(name, spelt.ids, fitting, stream) | spelt.params
 
     async def _name(self) -> str:
         return self.adapter or self._served or (await self._look())[0]
 
     async def _look(self) -> tuple[str, int]:
         """Learn the served model's name and window from the server's list."""
-        cards = await self._cards()
+        cards = await self.acards()
         try:
             card = next((c for c in cards if c["id"] == self._served), None) if self._served else cards[0]
             if card is None:
@@ -273,7 +288,7 @@ class VLLM:
             raise self._not_vllm("/v1/models") from error
         return self._served, self._window
 
-    async def _cards(self) -> list[Any]:
+    async def acards(self) -> list[Any]:
         """What the server's list tells of the model and of each adapter that is loaded."""
         answer = await self._http.get("/v1/models")
         try:
@@ -351,7 +366,7 @@ class VLLM:
         except ModelRefused as error:
             await self._reload(error)
             answer = await self._http.post(path, request)
-        self._check_worn(answer)
+        check_worn(answer, self.adapter, self._http.address)
         return answer
 
     async def _events(self, path: str, request: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
@@ -359,7 +374,7 @@ class VLLM:
             try:
                 async with aclosing(self._http.stream(path, request)) as events:
                     async for event in events:
-                        self._check_worn(event)
+                        check_worn(event, self.adapter, self._http.address)
                         yield event
                 return
             except ModelRefused as error:  # such an answer comes before the first event
@@ -378,19 +393,3 @@ class VLLM:
                 f" `rag adapters load {self.adapter} --url {self.url}` loads it"
             ) from error
         await self.rack.restore(self.adapter)
-
-    def _check_worn(self, answer: Any) -> None:
-        """A server that does not check names (VLLM_SKIP_MODEL_NAME_VALIDATION) answers for an unknown adapter as the bare model."""
-        if self.adapter and isinstance(answer, dict) and answer.get("model", self.adapter) != self.adapter:
-            raise ModelRefused(
-                f"{self._http.address} answered as '{answer['model']}', not with the adapter '{self.adapter}': it is not loaded, and the"
-                " server does not check names; unset VLLM_SKIP_MODEL_NAME_VALIDATION there, and load the adapter"
-            )
-
-
-def _with_advice(error: ModelRefused) -> ModelRefused:
-    if "Not Found" not in str(error):
-        return error
-    return ModelRefused(
-        f"{error}; start the server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True to load adapters at run time"
-    )

@@ -23,17 +23,16 @@ from rag.cli.options import (
     make_model,
     refuse_with_pipeline,
 )
+from rag.cli.serve_engine import check_start, supervisor_of, warn_of
 from rag.cli.serve_workers import check_workers, lead
 from rag.cli.served import from_file, over_corpus
 from rag.core.errors import ConfigError, MissingDependency
 
 if TYPE_CHECKING:
     from adapters.registry import Registry
-    from generators.models.supervisor import Supervisor
     from rag.cli.options import RetrieverKind
     from rag.core.pipeline import Pipeline
     from rag.core.protocols import LanguageModel, Retriever
-    from rag.serve.adapters import Slots
     from rag.serve.settings import Doors, Uploads
 
 _DRAIN = 25
@@ -85,6 +84,12 @@ def serve(
     ] = None,
     engine_log: Annotated[
         Path | None, typer.Option(help="File for that server's output. \\[default: temporary]", show_default=False, rich_help_panel=_Asked)
+    ] = None,
+    contexts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Store for that server, from `rag contexts build`; one for each adapter.", show_default=False, rich_help_panel=_Asked
+        ),
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="The vLLM server's --max-loras.", rich_help_panel=_Asked)] = 1,
     max_rank: Annotated[int, typer.Option(min=1, help="The vLLM server's --max-lora-rank.", rich_help_panel=_Asked)] = 16,
@@ -140,14 +145,15 @@ def serve(
     if leads:
         check_workers(workers, limits)
     started, supervisor = None, None
-    if start or engine_option or engine_log is not None:
-        _check_start(start, engine, url, pipeline)
+    if start or engine_option or engine_log is not None or contexts:
+        check_start(start, engine, url, pipeline)
         if seat is not None:
             supervisor, url = seat.engine()
         else:
             offered = worn if adapters or registry is not None else None
-            started = _supervisor(model or "smollm2", offered, engine_option or [], engine_log, model_key_env)
+            started = supervisor_of(model or "smollm2", offered, engine_option or [], contexts or [], engine_log, model_key_env)
             url = started.url
+            warn_of(contexts or [], url)
     if leads:
         lead(workers, host, port, started, log_format, log_level)
         return
@@ -156,7 +162,8 @@ def serve(
         refuse_with_pipeline(
             corpus=corpus, engine=engine, url=url, model=model, model_key_env=model_key_env, k=k, retriever=retriever, max_tokens=max_tokens
         )
-    source = _source(pipeline, corpus, partial(make_model, engine, url, model, model_key_env), retriever, k, max_tokens)
+    store = contexts[0] if contexts else None
+    source = _source(pipeline, corpus, partial(make_model, engine, url, model, model_key_env), retriever, k, max_tokens, store)
     pipe, search = source()
     app = create_app(
         pipe,
@@ -184,28 +191,14 @@ def _source(
     kind: RetrieverKind | None,
     k: int | None,
     max_tokens: int | None,
+    contexts: Path | None = None,
 ) -> Callable[[], tuple[Pipeline, Retriever | None]]:
     """Builds what is served, and builds it anew when it is called again."""
     if pipeline is not None:
         return partial(from_file, pipeline)
     if corpus is None:
         raise ConfigError("name what to serve: a pipeline file, or --corpus FOLDER (from `rag index`)")
-    return lambda: over_corpus(corpus, make(), kind, k, max_tokens)
-
-
-def _check_start(start: bool, engine: str | None, url: str | None, pipeline: Path | None) -> None:
-    if not start:
-        raise ConfigError("--engine-option and --engine-log belong to the server that --start starts; add --start")
-    if engine != "vllm" or url is not None or pipeline is not None:
-        raise ConfigError("--start runs a vLLM server for --corpus: add --engine vllm, and leave --url and the pipeline file out")
-
-
-def _supervisor(model: str, worn: Slots | None, options: list[str], log: Path | None, key_env: str | None) -> Supervisor:
-    from generators.models.supervisor import Supervisor
-    from rag.serve.engine import engine_options
-
-    flags = {} if worn is None else {"max-loras": worn.number, "max-lora-rank": worn.max_rank}
-    return Supervisor(model, adapters=worn is not None, options={**flags, **engine_options(options)}, log=log, api_key_env=key_env)
+    return lambda: over_corpus(corpus, make(), kind, k, max_tokens, contexts)
 
 
 def doors_of(

@@ -23,9 +23,17 @@ def from_file(file: Path) -> tuple[Pipeline, Retriever | None]:
 
 
 def over_corpus(
-    corpus: Path, model: LanguageModel, kind: RetrieverKind | None, k: int | None, max_tokens: int | None
+    corpus: Path,
+    model: LanguageModel,
+    kind: RetrieverKind | None,
+    k: int | None,
+    max_tokens: int | None,
+    contexts: Path | None = None,
 ) -> tuple[Pipeline, Retriever | None]:
-    """The default pipeline, and a retriever that gives more than the ``k`` passages that the pipeline's model reads."""
+    """The default pipeline, and a retriever that gives more than the ``k`` passages that the pipeline's model reads.
+
+    With the store ``contexts``, the model's server has it too, and the pipeline answers by `Stitched`.
+    """
     from rag.cli.default_pipeline import build, retriever_for
     from rag.serve.inspection import retriever_of
     from rag.serve.openai_types import MAX_K
@@ -33,4 +41,4 @@ def over_corpus(
 
     shelf = Corpus.open(corpus)
     kind = kind or retriever_for(shelf)
-    return build(shelf, model, kind, k or 4, max_tokens or 256), retriever_of(build(shelf, model, kind, MAX_K))
+    return build(shelf, model, kind, k or 4, max_tokens or 256, contexts), retriever_of(build(shelf, model, kind, MAX_K))

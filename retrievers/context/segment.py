@@ -28,7 +28,8 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One passage of a segment. ``text`` is the hash of what was encoded, ``sha256`` that of its stored tensors.
+    """One passage of a segment. ``text`` is the hash of what was encoded, ``sha256`` that of its stored tensors, ``spelling`` that of its
+    token ids (`token_hash`; None in stores of earlier versions).
 
     Its tensors are called "ROW.keys", "ROW.values", … where ROW is its place in the index: an id never becomes a name or a path.
     """
@@ -38,6 +39,7 @@ class Entry:
     tokens: Annotated[int, Field(ge=1, strict=True)]
     sha256: _Digest
     deviation: Deviation
+    spelling: _Digest | None = None
 
 
 _ENTRIES = TypeAdapter(list[Entry])

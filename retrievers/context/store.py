@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from rag.core.errors import CorpusDamaged, CorpusError, CorpusMismatch, CorpusNotFound, InputError
-from retrievers.context.encoded import Encoded, ModelIdentity
+from retrievers.context.encoded import Encoded, ModelIdentity, token_hash
 from retrievers.context.manifest import MANIFEST, Manifest, check_model, read_manifest
 from retrievers.context.numbers import Deviation, Packed, check_encoded, number_format
 from retrievers.context.segment import Segment
@@ -44,12 +44,16 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The store at one commit: where each passage is, and which segments cannot be opened (name -> why)."""
+    """The store at one commit: where each passage is, and which segments cannot be opened (name -> why).
+
+    ``spelt`` has the id of a passage for the hash of its tokens; passages that an earlier version wrote are not in it.
+    """
 
     manifest: Manifest
     segments: dict[str, Segment]
     places: dict[str, tuple[Segment, int]]
     broken: dict[str, str]
+    spelt: dict[str, str]
 
 
 class ContextStore:
@@ -84,7 +88,7 @@ class ContextStore:
             check_model(manifest.model, model, self.folder)
         self.model = manifest.model
         self.numbers = number_format(manifest.numbers)
-        self._state = State(manifest, {}, {}, {})
+        self._state = State(manifest, {}, {}, {}, {})
         self.state()
 
     def get(self, ids: Sequence[str], texts: Sequence[str]) -> list[Encoded | Miss]:
@@ -95,6 +99,21 @@ class ContextStore:
         if len(ids) != len(texts):
             raise InputError(f"get takes a text for each id: {len(ids)} ids and {len(texts)} texts came")
         return [self._get(id, text_hash(text)) for id, text in zip(ids, texts, strict=True)]
+
+    def spelt(self, spelling: str) -> Encoded | Miss:
+        """What is stored of the passage whose tokens have this hash (`token_hash`). A `Miss` names the hash where no passage has it."""
+        try:
+            state = self.state()
+        except CorpusError as error:
+            return Miss(spelling, "damaged", str(error))
+        id = state.spelt.get(spelling)
+        if id is None:
+            return Miss(spelling, "absent")
+        segment, row = state.places[id]
+        found = self._get(id, segment.entries[row].text)
+        if isinstance(found, Miss) or token_hash(found.tokens) == spelling:
+            return found
+        return Miss(id, "changed")
 
     def keep(self, id: str, text: str, encoded: Encoded, seconds: float) -> None:
         """Keep a passage that was encoded just now, in memory only. ``seconds`` is what that took. Raises `ModelError`."""
@@ -229,7 +248,8 @@ class ContextStore:
             except CorpusDamaged as error:
                 broken[record.name] = str(error)
         places = {entry.id: (segment, row) for segment in segments.values() for row, entry in enumerate(segment.entries)}
-        return State(manifest, segments, places, broken)
+        spelt = {spelling: id for id, (segment, row) in places.items() if (spelling := segment.entries[row].spelling)}
+        return State(manifest, segments, places, broken, spelt)
 
 
 def text_hash(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rag.core.errors import CorpusDamaged, CorpusError, CorpusLocked, CorpusMismatch, InputError
-from retrievers.context.encoded import ModelIdentity
+from retrievers.context.encoded import ModelIdentity, token_hash
 from retrievers.context.manifest import MANIFEST, Manifest, digest, read_manifest, write_manifest
 from retrievers.context.numbers import Deviation, NumberFormat, Packed, checksum, size
 from retrievers.context.segment import Entry, Segment, write_segment
@@ -61,7 +61,8 @@ class ContextWriter:
 
     def add(self, id: str, text: str, packed: Packed, deviation: Deviation) -> None:
         """Take a passage (``text`` is its text's hash); it is committed with its segment."""
-        self._pending.append((Entry(id, text, len(packed["tokens"]), checksum(packed), deviation), packed))
+        tokens = packed["tokens"].tolist()
+        self._pending.append((Entry(id, text, len(tokens), checksum(packed), deviation, token_hash(tokens)), packed))
         self._bytes += size(packed)
         if self._bytes >= self._limit:
             self.commit()

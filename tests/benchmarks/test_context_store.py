@@ -32,7 +32,7 @@ from tests.generators.models.conftest import tiny_folder  # noqa: E402, F401
 SHARED = Path(__file__).parents[2] / "../shared/data"
 WINDOW = 1024
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "to", "lamp", "of", "paris", "in", "france", "with", "capital"]
-SMALL = ("--limit", "2", "--contexts", "32", "64", "--piece", "16", "--rounds", "2")
+SMALL = ("--limit", "2", "--contexts", "32", "64", "--piece", "16", "--rounds", "2", "--server")
 
 
 def words(seed: int, number: int) -> str:
@@ -254,7 +254,7 @@ def test_passages_of_a_length(data: Path, encoder: LocalEncoder) -> None:
 def test_data_that_are_not_there_and_options_out_of_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="--data takes the folder that holds xquad/ and musique_contexts/"):
         context_store.main(["--data", str(tmp_path)])
-    for wrong in (["--limit", "0"], ["--rounds", "0"], ["--contexts", "-1"], ["--contexts", "--sets"]):
+    for wrong in (["--limit", "0"], ["--rounds", "0"], ["--contexts", "-1"], ["--contexts", "--sets", "--server"]):
         with pytest.raises(SystemExit):
             context_store.options(["--data", ".", *wrong])
     assert "at least 1" in capsys.readouterr().err

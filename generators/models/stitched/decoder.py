@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from adapters.durable import sha256
 from adapters.fingerprint import fingerprint
+from adapters.folder import CONFIG, WEIGHTS
 from generators.models.loading import load_decoder
 from generators.models.stitched.raw import RawKeys
 from generators.models.stitched.rotary import Frequencies, Pairing, Rotary, frequencies_of
 from generators.models.tokens import PromptTokenizer
 from generators.models.wardrobe import Wardrobe, folder_of
-from rag.core.errors import InputError, MissingCapability, ModelError
+from rag.core.errors import AdapterDamaged, InputError, MissingCapability, ModelError
 from retrievers.context.encoded import ModelIdentity
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
@@ -49,12 +51,12 @@ class Decoder:
         _check_sees_all(config, name)
         self.layers = int(config.num_hidden_layers)
         weights = fingerprint(model)  # of the bare model: an adapter may put its tensors among them
-        worn = None if adapter is None else _adapter_hash(adapter)
+        worn = None if adapter is None else adapter_hash(folder_of(adapter))
         self._model = Wardrobe(model).wearing(adapter)
         self._raw = RawKeys(self._model, self.layers)
         self.rotary, self.heads, self.head_dim = self._tried(frequencies)
         self.identity = ModelIdentity(
-            weights, _tokenizer_hash(tokenizer), worn, self.rotary.identity, self.layers, self.heads, self.head_dim
+            weights, tokenizer_hash(tokenizer), worn, self.rotary.identity, self.layers, self.heads, self.head_dim
         )
 
     @torch.no_grad()
@@ -153,13 +155,15 @@ def _check_sees_all(config: Any, name: str) -> None:
         )
 
 
-def _adapter_hash(adapter: str) -> str:
-    folder = folder_of(adapter)
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
-    return hashlib.sha256(json.dumps([(file.name, sha256(file)) for file in files]).encode()).hexdigest()
+def adapter_hash(folder: Path) -> str:
+    """Of an adapter's configuration and weights, which a copy for a server has too (its card it has not). Raises `AdapterDamaged`."""
+    try:
+        return hashlib.sha256(json.dumps([(name, sha256(folder / name)) for name in (CONFIG, WEIGHTS)]).encode()).hexdigest()
+    except OSError as error:
+        raise AdapterDamaged(f"{folder}: the adapter cannot be read ({error})") from error
 
 
-def _tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Any) -> str:
     """Over all that decides what tokens a text has, but for padding and truncation, which a caller may set."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -106,7 +106,7 @@ def test_fewer_questions_than_workers_are_refused(rag: Rag, shelf: Path) -> None
 
 def test_the_model_server_of_several_workers_is_run_by_their_leader(rag: Rag, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, led = [], []
-    monkeypatch.setattr("rag.cli.serve._supervisor", lambda *given: made.append(given) or SimpleNamespace(url="http://127.0.0.1:7/v1"))
+    monkeypatch.setattr("rag.cli.serve.supervisor_of", lambda *given: made.append(given) or SimpleNamespace(url="http://127.0.0.1:7/v1"))
     monkeypatch.setattr("rag.cli.serve.lead", lambda *given: led.append(given))
     given = ("--engine", "vllm", "--start", "--workers", "2", "--port", "0")
     assert rag("serve", "--corpus", shelf, *given).exit_code == 0
