@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from generators.models.calling import called
@@ -11,11 +11,11 @@ from generators.passages import passage_data
 from generators.prompts import render
 from generators.refusing import declines, refusal
 from generators.retrieval import retrieve
-from generators.write import remarks
+from generators.write import remarks, told_from_a_thread
 from rag.core.errors import InputError, MissingDependency, PromptTooLong
 from rag.core.protocols import Retriever
 from rag.core.registry import component
-from rag.core.trace import TextDelta, count, emit, listening, note
+from rag.core.trace import count, note
 from rag.core.types import Answer, Filter, Generation, Hit, Sampling, SamplingRequest
 from retrievers.prompting import Language, as_data, check_language, check_positive, check_question, prompt_language
 
@@ -136,7 +136,7 @@ class Stitched:
     async def _written(self, prepared: Ready, sampling: Sampling) -> Generation:
         from generators.models.decoding import Writing
 
-        row = Writing(prepared.tokens, sampling, _teller() if listening() else None, self.adapter)
+        row = Writing(prepared.tokens, sampling, told_from_a_thread(), self.adapter)
         try:
             generation = await asyncio.to_thread(self._reader.answer, prepared, row)
         finally:
@@ -155,12 +155,6 @@ def _on_server(model: Any, adapter: str | None, store: Any, recompute: float, at
     if recompute or attention != "blocks" or not isinstance(store, str | ContextStore):
         raise InputError("Stitched: a VLLM reads a store of this machine as it is: leave out recompute and attention, and name its folder")
     return ServedReader(model if adapter is None else model.with_adapter(adapter), store)
-
-
-def _teller() -> Callable[[str], Any]:
-    """Tells a piece of text to this run's listener, from any thread, in order."""
-    loop = asyncio.get_running_loop()
-    return lambda piece: loop.call_soon_threadsafe(emit, TextDelta(piece))  # the thread has a copy of this run's context
 
 
 def _dropped(hits: Sequence[Hit], kept: int, max_tokens: int) -> list[str]:

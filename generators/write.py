@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rag.core.errors import InputError, ModelError
 from rag.core.protocols import LanguageModel
@@ -27,6 +29,14 @@ async def write(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Gen
     if sampling.logprobs is not None:
         count_confidence(generation.tokens)
     return generation
+
+
+def told_from_a_thread() -> Callable[[str], Any] | None:
+    """Tells pieces of text to this run's listener from any thread, in their order; None if nobody listens."""
+    if not listening():
+        return None
+    loop = asyncio.get_running_loop()
+    return lambda piece: loop.call_soon_threadsafe(emit, TextDelta(piece))  # the thread has a copy of this run's context
 
 
 def _telling(model: LanguageModel, sampling: Sampling) -> Sampling:

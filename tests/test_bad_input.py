@@ -284,7 +284,7 @@ def failing(request: pytest.FixtureRequest) -> Iterator[tuple[str, type[Failing]
         server.block_on_close = False
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", handler, "ReadTimeout" if slow else "HTTP 503: the engine is dead"
+        yield f"http://127.0.0.1:{server.server_port}", handler, "SocketTimeoutError" if slow else "HTTP 503: the engine is dead"
         if handler.hold is not None:
             handler.hold.set()
         server.shutdown()

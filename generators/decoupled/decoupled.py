@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from generators.models.calling import called
 from generators.passages import passage_data
 from generators.refusing import declines, refusal
 from generators.retrieval import retrieve
-from generators.write import remarks
+from generators.write import remarks, told_from_a_thread
 from rag.core.errors import InputError, MissingDependency
 from rag.core.protocols import Retriever
 from rag.core.registry import component
-from rag.core.trace import TextDelta, count, emit, listening, note
+from rag.core.trace import count, note
 from rag.core.types import Answer, Filter, Generation, Sampling, SamplingRequest
 from retrievers.prompting import check_positive, check_question, prompt_language
 
@@ -87,16 +86,10 @@ class Decoupled:
     async def _written(self, prepared: Prepared, sampling: Sampling) -> Generation:
         from generators.models.decoding import Writing
 
-        row = Writing(prepared.question, sampling, _teller() if listening() else None)
+        row = Writing(prepared.question, sampling, told_from_a_thread())
         try:
             generation = await asyncio.to_thread(self._reader.answer, prepared, row)
         finally:
             row.cancelled = True  # a thread cannot be stopped, but it ends at its next token
         count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
         return generation
-
-
-def _teller() -> Callable[[str], Any]:
-    """Tells a piece of text to this run's listener, from any thread, in order."""
-    loop = asyncio.get_running_loop()
-    return lambda piece: loop.call_soon_threadsafe(emit, TextDelta(piece))  # the thread has a copy of this run's context
