@@ -108,6 +108,11 @@ class Decoder:
         if len(shapes) != 1:
             raise MissingCapability(f"{self.name}: its layers keep caches of different shapes ({sorted(shapes)}); contexts need one")
         heads, head_dim = shapes.pop()
+        if cache.get_seq_length() != length:
+            raise MissingCapability(
+                f"{self.name} keeps {cache.get_seq_length()} keys of {length} tokens: what it wears puts vectors in front of a text, and"
+                " passages that are encoded apart have none there; use an adapter that changes layers, such as LoRA"
+            )
         raw, far_raw = self._raw.shaped(outputs, heads, head_dim), self._raw.shaped(far_outputs, heads, head_dim)
         if not self._same(raw[0], far_raw[0]):
             raise MissingCapability(

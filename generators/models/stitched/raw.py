@@ -52,7 +52,15 @@ class RawKeys:
                 hook.remove()
 
     def shaped(self, outputs: list[torch.Tensor], heads: int, head_dim: int) -> list[torch.Tensor]:
-        """The raw keys of each layer, [rows, heads, tokens, head_dim]."""
+        """The raw keys of each layer, [rows, heads, tokens, head_dim].
+
+        Raises `MissingCapability` where keys are made that are not the text's, or of another width than the cache's.
+        """
+        if len(outputs) != len(self._modules) or any(output.dim() != 3 for output in outputs):
+            raise MissingCapability(
+                "what the model wears makes keys of vectors in front of a text, and passages that are encoded apart have none there; use an"
+                " adapter that changes layers, such as LoRA"
+            )
         keys = []
         for output, fused in zip(outputs, self._fused, strict=True):
             wide = output.reshape(*output.shape[:2], heads, -1)

@@ -137,3 +137,15 @@ def test_load_says_what_is_wrong(tmp_path, tiny_folder):
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot load the model"):
         load(str(tmp_path / "broken"), device="cpu")
+
+
+@pytest.mark.parametrize("method", ["APrompt", "PrefixTuning"])
+def test_vectors_in_front_of_a_text_are_refused(tiny_folder, tmp_path, method):
+    from transformers import AutoModelForCausalLM
+
+    from adapters.adapted import adapt
+    from adapters.methods import build
+
+    adapt(AutoModelForCausalLM.from_pretrained(tiny_folder), build(method, {})).save(tmp_path / "worn")
+    with pytest.raises(MissingCapability, match="in front of"):
+        load(str(tiny_folder), str(tmp_path / "worn"), device="cpu")
