@@ -56,7 +56,7 @@ class RawKeys:
 
         Raises `MissingCapability` where keys are made that are not the text's, or of another width than the cache's.
         """
-        if len(outputs) != len(self._modules) or any(output.dim() != 3 for output in outputs):
+        if len(outputs) != len(self._modules) or any(output.dim() < 3 for output in outputs):
             raise MissingCapability(
                 "what the model wears makes keys of vectors in front of a text, and passages that are encoded apart have none there; use an"
                 " adapter that changes layers, such as LoRA"
