@@ -49,16 +49,22 @@ class KeptProcess:
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str], log: LogFile, term: float) -> KeptProcess:
-        """Raises `OSError` where the machine has no memory or processes left."""
+        """Raises `OSError` where the machine has no memory or processes left. When it is cancelled, nothing of the server is left."""
         settings = (os.getpid(), term, log.path, log.most, log.kept)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", keeper.__file__, *map(str, settings), *command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", keeper.__file__, *map(str, settings), *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
         )
-        return cls(process, term)
+        try:
+            return cls(await asyncio.shield(starting), term)
+        except asyncio.CancelledError:  # asyncio itself would end the keeper by SIGKILL, and what that has started would go on
+            await cls(await starting, term).end()
+            raise
 
     async def wait(self) -> int:
         """The status of the server, as a shell tells it, once nothing of it is left."""

@@ -65,6 +65,22 @@ def test_a_stop_at_once_leaves_nothing(fake: Fake) -> None:
     assert ended(fake.pids(), 0.0)
 
 
+def test_a_stop_while_the_keeper_starts_leaves_nothing(fake: Fake) -> None:
+    async def work() -> None:
+        engine = fake.supervisor()
+        await engine.start()
+        for _ in range(2):  # its life begins; the keeper is forked, and asyncio has not told of it yet
+            await asyncio.sleep(0)
+        began = time.monotonic()
+        while not fake.lives() and time.monotonic() - began < 20.0:
+            time.sleep(0.05)  # the loop stands still, as on a busy machine; the keeper does not
+        assert fake.lives()
+        await engine.stop()
+
+    run(work())
+    assert ended(fake.pids(), 0.0)
+
+
 def test_the_keeper_may_be_killed_too(fake: Fake) -> None:
     async def work() -> None:
         async with fake.supervisor() as engine:
