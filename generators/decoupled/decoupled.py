@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from generators.models.calling import called
 from generators.passages import passage_data
 from generators.refusing import declines, refusal
 from generators.retrieval import retrieve
-from generators.write import remarks, told_from_a_thread
+from generators.write import remarks, write_in_a_thread
 from rag.core.errors import InputError, MissingDependency
 from rag.core.protocols import Retriever
 from rag.core.registry import component
 from rag.core.trace import count, note
-from rag.core.types import Answer, Filter, Generation, Sampling, SamplingRequest
+from rag.core.types import Answer, Filter, Sampling, SamplingRequest
 from retrievers.prompting import check_positive, check_question, prompt_language
 
 if TYPE_CHECKING:
-    from generators.decoupled.reader import Prepared
     from generators.models.stitched.reader import Contexts
 
 
@@ -74,7 +74,8 @@ class Decoupled:
         count(contexts_hit=len(hits) - len(prepared.misses), contexts_missed=len(prepared.misses), tokens_reused=prepared.reused)
         for miss in prepared.misses:
             note(f"passage '{miss.id}' was encoded now: {miss.reason}{f' ({miss.detail})' if miss.detail else ''}")
-        generation = await called("chat", "local", self.model, self._written(prepared, wanted), wanted)
+        writing = write_in_a_thread(partial(self._reader.answer, prepared), prepared.question, wanted)
+        generation = await called("chat", "local", self.model, writing, wanted)
         return Answer(
             generation.text,
             sources=tuple(hits),
@@ -82,14 +83,3 @@ class Decoupled:
             notes=tuple(remarks(generation, wanted.max_tokens)),
             finish=generation.finish,
         )
-
-    async def _written(self, prepared: Prepared, sampling: Sampling) -> Generation:
-        from generators.models.decoding import Writing
-
-        row = Writing(prepared.question, sampling, told_from_a_thread())
-        try:
-            generation = await asyncio.to_thread(self._reader.answer, prepared, row)
-        finally:
-            row.cancelled = True  # a thread cannot be stopped, but it ends at its next token
-        count(calls=1, prompt_tokens=generation.prompt_tokens, generated_tokens=generation.generated_tokens)
-        return generation

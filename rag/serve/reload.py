@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 
 from rag.core.errors import GraftError
 from rag.core.pipeline import Pipeline
@@ -37,10 +37,10 @@ class Reload:
 
     async def follow(self) -> None:
         """Reload on each SIGHUP, until it is cancelled. Where there is no such signal (Windows, a server in a thread) it only waits."""
-        loop, heard = asyncio.get_running_loop(), False
-        with suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
+        loop = asyncio.get_running_loop()
+        heard = hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread()
+        if heard:
             loop.add_signal_handler(signal.SIGHUP, self._wanted.set)
-            heard = True
         try:
             while True:
                 await self._wanted.wait()
