@@ -99,6 +99,19 @@ class GivesLora(Protocol):
 
 
 @runtime_checkable
+class Links(Protocol):
+    """It adds tokens that stand behind passages: these see themselves alone, and link tokens all before them."""
+
+    def links(self) -> tuple[int, ...]:
+        """Their ids, in the order in which they stand: they follow those of the base model's vocabulary."""
+        ...
+
+    def leaves_text(self) -> bool:
+        """Whether text without them is read as by the base model."""
+        ...
+
+
+@runtime_checkable
 class NeedsExamples(Protocol):
     """It looks at training examples before the first step."""
 

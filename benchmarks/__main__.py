@@ -63,7 +63,9 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
             *("--vocabulary", "600", "--width", "32"),
         ),
     ),
-    "context_healing": Benchmark(("--data", "DATA"), quick=("--data", "DATA", "--limit", "2", "--steps", "1", "--accumulate", "1")),
+    "context_healing": Benchmark(
+        ("--data", "DATA", "--links", "5"), quick=("--data", "DATA", "--limit", "2", "--steps", "1", "--accumulate", "1")
+    ),
     "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "serve": Benchmark(quick=("--clients", "1", "4", "--rounds", "1", "--max-tokens", "4")),
     "soak": Benchmark(quick=("--minutes", "0.5", "--max-tokens", "4")),

@@ -6,7 +6,8 @@ The LoRA learns from questions of XQuAD's other articles, each with its own para
 no passage seeing another. The questions of `benchmarks.context_store` are asked: held-out articles, two passages of BM25. Cases: ``full``
 and ``stitched``, the bare model; ``healed``, stitched with the LoRA; ``healed-full``, the same LoRA reading all at once. A LoRA also
 teaches how these questions want to be answered, so ``--control`` trains another one on the same lessons in which every passage sees those
-before it: ``control`` reads in full with it, and ``control-stitched`` shows what the mask in training has to do with it.
+before it: ``control`` reads in full with it, and ``control-stitched`` shows what the mask in training has to do with it. ``--links 5``
+trains a third one together with so many link tokens behind each passage (KVLink): ``linked`` is stitched with it.
 
 Training and answers are kept in ``--runs``, which may be that of `context_store`: a stopped benchmark goes on with the same command, and
 the bare model is asked once for both.
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.additive.link_tokens.config import LinkTokens
 from adapters.folder import read_card
 from adapters.reparameterised.lora.config import LoRA
 from adapters.training.options import Options
@@ -44,9 +46,7 @@ if TYPE_CHECKING:
     from adapters.training.journal import Event
 
 NAME = "context_healing"
-HEALED, CONTROL = "healed", "control"
-MASKS = {HEALED: True, CONTROL: False}
-"""Whether passages are apart in the training of each LoRA."""
+HEALED, CONTROL, LINKED = "healed", "control", "linked"
 SAVED = 4
 """Steps between two checkpoints: one to two minutes on two cores."""
 ADAPTER, DATA, WORKING = "adapter", "train.jsonl", "training"
@@ -62,11 +62,14 @@ class Case:
 
 CASES = {"full": Case(FULL), "stitched": Case(STITCHED), HEALED: Case(STITCHED, HEALED), "healed-full": Case(FULL, HEALED)}
 CONTROLS = {CONTROL: Case(FULL, CONTROL), "control-stitched": Case(STITCHED, CONTROL)}
+LINKS = {LINKED: Case(STITCHED, LINKED)}
 COMPARED = {
-    "f1_gain": {HEALED: "stitched", CONTROL: "full", "healed-full": "full", "control-stitched": "stitched"},
-    "f1_to_full": {"stitched": "full", HEALED: CONTROL, "control-stitched": CONTROL},
+    "f1_gain": {HEALED: "stitched", CONTROL: "full", "healed-full": "full", "control-stitched": "stitched", LINKED: "stitched"},
+    "f1_to_full": {"stitched": "full", HEALED: CONTROL, "control-stitched": CONTROL, LINKED: CONTROL},
+    "f1_by_links": {LINKED: HEALED},
 }
-"""Points of F1 over the same questions: what each LoRA gains in its way of reading, and how far stitched stands from full reading."""
+"""Points of F1 over the same questions: what each adapter gains in its way of reading, how far stitched stands from full reading, and what
+link tokens add to the LoRA."""
 
 
 def lessons(given: Split, seed: int) -> Iterator[str]:
@@ -86,12 +89,12 @@ def lessons(given: Split, seed: int) -> Iterator[str]:
 
 
 class Learner:
-    """A LoRA of ``method`` for ``model``, trained on ``lines`` with passages ``apart`` or not.
+    """An adapter of ``method`` for ``model``, trained on ``lines`` with passages ``apart`` or not.
 
     Below ``runs`` it has a folder of its own, named by all that makes it: whatever differs is another one.
     """
 
-    def __init__(self, model: str, lines: Sequence[str], method: LoRA, options: Options, apart: bool, runs: Path) -> None:
+    def __init__(self, model: str, lines: Sequence[str], method: LoRA | LinkTokens, options: Options, apart: bool, runs: Path) -> None:
         self._model = model
         self._content = "".join(f"{line}\n" for line in lines)
         self._method = method
@@ -122,10 +125,11 @@ class Learner:
 
         model, tokenizer = load_decoder(self._model, "float32", "cpu")
         decoder = Decoder(model, tokenizer, self._model)
-        task = BlockTask(tokenizer, decoder.window, Lessons(decoder).prompt, self._apart)
+        links = self._method.ids(decoder.vocabulary) if isinstance(self._method, LinkTokens) else ()
+        task = BlockTask(tokenizer, decoder.window, Lessons(decoder).prompt, self._apart, links)
         data = read(self._folder / DATA)
         encoded = task.encode(data.records)
-        set_seed(self._options.seed)  # LoRA's A is drawn
+        set_seed(self._options.seed)  # LoRA's A is drawn, and where link tokens start
         adapted = adapt(model, self._method)
         about = {"data": data.sha256, "apart": self._apart}
         outcome = train(adapted, task, encoded.examples, self._options, (), self._folder / WORKING, True, about, _tell)
@@ -175,8 +179,14 @@ def measure(given: argparse.Namespace) -> list[Row]:
     parts = split(load(file), HELD_OUT, given.limit or SOURCES[XQUAD].questions, 0)  # as `context_store` draws them
     asked = found(XQUAD, parts.asked, given.runs / f"corpus-{parts.asked.fingerprint[:12]}")
     lines = list(lessons(parts, given.seed))
-    worn = {name: _learner(given, lines, apart).train() for name, apart in MASKS.items() if name == HEALED or given.control}
-    cases = {**CASES, **(CONTROLS if given.control else {})}
+    lora = LoRA(given.rank, 2.0 * given.rank, targets="all")
+    learners = {HEALED: _learner(given, lines, lora)}
+    if given.control:
+        learners[CONTROL] = _learner(given, lines, lora, apart=False)
+    if given.links:
+        learners[LINKED] = _learner(given, lines, LinkTokens(given.links, given.rank))
+    worn = {name: learner.train() for name, learner in learners.items()}
+    cases = {**CASES, **(CONTROLS if given.control else {}), **(LINKS if given.links else {})}
     answers = _answers(given, cases, worn, asked)
     outcomes = {
         case: [Outcome(q.id, text, retrieved=one.ids) for q, one, text in zip(parts.asked.questions, asked, answers[case], strict=True)]
@@ -199,7 +209,7 @@ def _answers(
     return told
 
 
-def _learner(given: argparse.Namespace, lines: Sequence[str], apart: bool) -> Learner:
+def _learner(given: argparse.Namespace, lines: Sequence[str], method: LoRA | LinkTokens, apart: bool = True) -> Learner:
     options = Options(
         lr=given.lr,
         steps=given.steps,
@@ -209,7 +219,7 @@ def _learner(given: argparse.Namespace, lines: Sequence[str], apart: bool) -> Le
         save_every=SAVED,
         keep="last",
     )
-    return Learner(given.model, lines, LoRA(given.rank, 2.0 * given.rank, targets="all"), options, apart, given.runs)
+    return Learner(given.model, lines, method, options, apart, given.runs)
 
 
 def _tell(event: Event) -> None:
@@ -225,6 +235,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     known.add_argument("--model", default="smollm2", help="smollm2, a folder, or a Hugging Face id; on the CPU, in float32")
     known.add_argument("--format", choices=list(FORMATS), default="float16", help="of the numbers in the store")
     known.add_argument("--control", action="store_true", help="train and ask the control too: twice the time")
+    known.add_argument("--links", type=int, default=0, help="train and ask so many link tokens with a LoRA too: as much time as the LoRA")
     known.add_argument("--limit", type=int, help="only so many questions")
     known.add_argument("--steps", type=int, default=40, help="steps of training, each over --batch x --accumulate lessons")
     known.add_argument("--batch", type=int, default=1, help="lessons computed at once")
@@ -233,8 +244,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     known.add_argument("--rank", type=int, default=16, help="of the LoRA, on all linear layers; its alpha is twice that")
     known.add_argument("--seed", type=int, default=0, help="of the lessons and of training")
     given = known.parse_args(arguments)
-    if given.limit is not None and given.limit < 1:
-        known.error("--limit is at least 1")
+    if (given.limit is not None and given.limit < 1) or given.links < 0:
+        known.error("--limit is at least 1, --links at least 0")
     return given
 
 

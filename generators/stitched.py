@@ -37,7 +37,8 @@ class Stitched:
     of another text is encoded on the spot: the trace counts ``contexts_hit`` and ``contexts_missed``, and notes why.
 
     No passage sees another, so answers differ from those of a model that reads all together; ``recompute`` is the share of the passages'
-    tokens that are computed again with all before them (0.15 in the paper of CacheBlend; 1 is ordinary reading).
+    tokens that are computed again with all before them (0.15 in the paper of CacheBlend; 1 is ordinary reading). An ``adapter`` of
+    `LinkTokens` puts tokens behind each passage that see all before them (KVLink).
 
     ``attention`` "full" is ordinary reading, which needs no store and reads none: what earlier questions have in common with this one from
     the beginning on, the same passages in the same order, is not computed again (RAGCache). Its numbers are kept in memory, up to 1 GiB.

@@ -48,6 +48,7 @@ _ROOMS: dict[str, str] = {
             "PTuning",
             "PTuningV2",
             "APrompt",
+            "LinkTokens",
             "FishMask",
             "ChildTuning",
             "CrossAttention",

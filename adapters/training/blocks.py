@@ -36,19 +36,19 @@ class PassagePrompt:
     question: tuple[int, ...]
     chat: bool
 
-    def fitting(self, room: int) -> int:
-        """How many passages, from the first on, leave the prompt within ``room`` tokens."""
+    def fitting(self, room: int, links: int = 0) -> int:
+        """How many passages, from the first on, each with so many ``links`` behind it, leave the prompt within ``room`` tokens."""
         taken, kept = len(self.before) + len(self.question), 0
         for number, passage in enumerate(self.passages, start=1):
-            taken += len(passage) + (len(self.between) if number > 1 else 0)
+            taken += len(passage) + links + (len(self.between) if number > 1 else 0)
             kept = number if taken <= room else kept
         return kept
 
-    def blocks(self, kept: int) -> tuple[tuple[int, ...], ...]:
-        """What stands in front of the question, with the first ``kept`` passages."""
-        rows = [self.before] if self.before else []
+    def blocks(self, kept: int, links: tuple[int, ...] = ()) -> tuple[tuple[int, ...], ...]:
+        """What stands in front of the question, with the first ``kept`` passages and ``links`` behind each."""
+        rows, behind = [self.before] if self.before else [], [links] if links else []
         for number, passage in enumerate(self.passages[:kept]):
-            rows += [self.between, passage] if number else [passage]
+            rows += [self.between, passage, *behind] if number else [passage, *behind]
         return tuple(rows)
 
 
@@ -56,18 +56,27 @@ class BlockTask:
     """A language model learns to answer from passages: only the answer and its end are scored.
 
     ``prompt`` makes a record's prompt. What stands before the passages, each of them, and each of what stands between is a block that sees
-    itself alone, unless ``apart`` is False; question and answer see all. Positions run on from 0. Passages that do not fit are left out
-    from the last; an answer that alone is too long loses its end.
+    itself alone, unless ``apart`` is False; question and answer see all, and so do ``links``, the tokens that stand behind each passage (of
+    `adapters.contract.Links`). Positions run on from 0. Passages that do not fit are left out from the last; an answer that alone is too
+    long loses its end.
     """
 
     least = 1
 
-    def __init__(self, tokenizer: Any, max_tokens: int, prompt: Callable[[Grounded], PassagePrompt], apart: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_tokens: int,
+        prompt: Callable[[Grounded], PassagePrompt],
+        apart: bool = True,
+        links: tuple[int, ...] = (),
+    ) -> None:
         check_room(max_tokens)
         self._answers = PromptTokens(tokenizer)
         self._max = max_tokens
         self._prompt = prompt
         self._apart = apart
+        self._links = links
         self._pad = padding_token(tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Encoded:
@@ -80,7 +89,7 @@ class BlockTask:
     def batch(self, examples: Sequence[Example]) -> Batch:
         """One row each, padded at the end; targets [B, T'] are of the last T' tokens, from the last of the shortest prompt on."""
         rows = [[token for part in example.parts for token in part] for example in examples]
-        blocks = [_numbered(example, self._apart) for example in examples]
+        blocks = [self._numbered(example) for example in examples]
         labels = [[IGNORED] * (example.length - len(example.parts[-1])) + list(example.parts[-1]) for example in examples]
         first = min(example.length - len(example.parts[-1]) for example in examples) - 1
         ids = rectangle(rows, self._pad)
@@ -99,7 +108,7 @@ class BlockTask:
     def _one(self, record: Grounded, cut: Counter[str]) -> Example:
         prompt = self._prompt(record)
         answer = self._answers.answer(record.answer, prompt.chat)
-        least = len(prompt.before) + len(prompt.passages[0]) + len(prompt.question)
+        least = len(prompt.before) + len(prompt.passages[0]) + len(self._links) + len(prompt.question)
         if least >= self._max:
             raise InputError(
                 f"the question '{record.question[:60]}' takes {least} tokens with its first passage, and max_tokens is {self._max}: nothing"
@@ -108,10 +117,16 @@ class BlockTask:
         if least + len(answer) > self._max:
             cut["answer"] += 1
             answer = answer[: self._max - least]
-        kept = prompt.fitting(self._max - len(answer))
+        kept = prompt.fitting(self._max - len(answer), len(self._links))
         if kept < len(prompt.passages):
             cut["passages"] += 1
-        return Example((*prompt.blocks(kept), prompt.question, tuple(answer)))
+        return Example((*prompt.blocks(kept, self._links), prompt.question, tuple(answer)))
+
+    def _numbered(self, example: Example) -> list[int]:
+        """The block of each token; links, question and answer are of block 0."""
+        *blocks, question, answer = example.parts
+        numbers = [number if self._apart and block != self._links else 0 for number, block in enumerate(blocks, start=1) for _ in block]
+        return numbers + [0] * (len(question) + len(answer))
 
 
 def block_addend(blocks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -120,10 +135,3 @@ def block_addend(blocks: Tensor, dtype: torch.dtype) -> Tensor:
     reads, read = blocks[:, :, None], blocks[:, None, :]
     seen = ((reads == 0) | (reads == read)).tril()
     return torch.zeros(seen.shape, dtype=dtype, device=blocks.device).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def _numbered(example: Example, apart: bool) -> list[int]:
-    """The block of each token; question and answer are of block 0."""
-    *blocks, question, answer = example.parts
-    numbers = [number if apart else 0 for number, block in enumerate(blocks, start=1) for _ in block]
-    return numbers + [0] * (len(question) + len(answer))

@@ -9,13 +9,18 @@ from rag.core.errors import MissingCapability, MissingDependency
 
 if TYPE_CHECKING:
     from adapters.adapted import Adapted
+    from adapters.contract import Worn
 
 
 class Wardrobe:
-    """``model`` and what it wears. Not thread-safe: the one worker that runs the model asks."""
+    """``model`` and what it wears. Not thread-safe: the one worker that runs the model asks.
 
-    def __init__(self, model: Any) -> None:
+    ``links``: whoever calls the model puts link tokens behind passages, if what it wears has such.
+    """
+
+    def __init__(self, model: Any, links: bool = False) -> None:
         self._bare = model
+        self._links = links
         self._name: str | None = None
         self._worn: Adapted | None = None
 
@@ -31,6 +36,11 @@ class Wardrobe:
                 self._name = adapter
         return self._worn.model if self._worn is not None else self._bare
 
+    @property
+    def worn(self) -> Worn | None:
+        """What the model wears now."""
+        return self._worn.worn if self._worn is not None else None
+
     def _undress(self) -> None:
         if self._worn is not None:
             self._worn.remove()
@@ -39,6 +49,7 @@ class Wardrobe:
     def _dressed(self, adapter: str) -> Adapted:
         try:
             from adapters.adapted import load
+            from adapters.contract import Links
             from adapters.peft_methods import PeftPrompt
         except ImportError as error:
             raise MissingDependency(f"adapters need torch and peft ({error}): pip install 'graft-rag[adapters]'") from error
@@ -48,6 +59,11 @@ class Wardrobe:
             raise MissingCapability(
                 f"{adapter} is {type(worn.method).__name__}, whose vectors stand in front of the prompt; Local writes with what changes"
                 " layers (LoRA and its kin, adapters, masks): call `adapters.load(model, folder).model.generate` for this one"
+            )
+        if isinstance(worn.worn, Links) and not self._links:
+            worn.remove()
+            raise MissingCapability(
+                f"{adapter} is {type(worn.method).__name__}: its tokens stand behind passages that are encoded apart; answer with Stitched"
             )
         worn.model.eval()
         return worn

@@ -17,9 +17,10 @@ from transformers import (
     AutoTokenizer,
 )
 
+from adapters.additive.link_tokens.config import LinkTokens
 from adapters.training.blocks import APART, BlockTask
 from adapters.training.card import run_card
-from adapters.training.data import Answered, Grounded, Labelled, read
+from adapters.training.data import FORMS, Answered, Grounded, Labelled, read
 from adapters.training.journal import FILE, Event
 from adapters.training.options import Options
 from adapters.training.tasks import CausalTask, ClassificationTask, ContrastiveTask, Encoded, Seq2SeqTask, Task
@@ -59,8 +60,10 @@ class Training:
         from adapters.adapted import adapt
         from adapters.training.trainer import train
 
+        if isinstance(method, LinkTokens) and not self._attention:
+            raise ConfigError(f"--method {type(method).__name__}: its tokens stand behind passages; give data with passages ({FORMS})")
         set_seed(self._options.seed)  # a head and a method's start are drawn
-        model, task, max_tokens = self._loaded()
+        model, task, max_tokens = self._loaded(method)
         examples, held_out = task.encode(self._data.records), self._encoded(task)
         _tell_cut(examples, max_tokens)
         adapted = adapt(model, method)
@@ -78,7 +81,7 @@ class Training:
     def _encoded(self, task: Task) -> list[Any]:
         return task.encode(self._held_out.records).examples if self._held_out is not None else []
 
-    def _loaded(self) -> tuple[Any, Task, int]:
+    def _loaded(self, method: Method) -> tuple[Any, Task, int]:
         folder = base_folder(self._base)
         try:
             config = AutoConfig.from_pretrained(folder)
@@ -92,14 +95,16 @@ class Training:
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"--base {self._base}: {folder} cannot be loaded: {error}") from error
-        return model, task or self._apart(model, tokenizer, max_tokens), max_tokens
+        return model, task or self._apart(model, tokenizer, max_tokens, method), max_tokens
 
-    def _apart(self, model: Any, tokenizer: Any, max_tokens: int) -> Task:
+    def _apart(self, model: Any, tokenizer: Any, max_tokens: int, method: Method) -> Task:
         """For passages that do not see each other. Raises `MissingCapability` for a model whose caches cannot be stitched."""
         from generators.models.stitched.decoder import Decoder
         from generators.models.stitched.lessons import Lessons
 
-        return BlockTask(tokenizer, max_tokens, Lessons(Decoder(model.eval(), tokenizer, self._base)).prompt)
+        decoder = Decoder(model.eval(), tokenizer, self._base)
+        links = method.ids(decoder.vocabulary) if isinstance(method, LinkTokens) else ()
+        return BlockTask(tokenizer, max_tokens, Lessons(decoder).prompt, links=links)
 
     def _task(self, tokenizer: Any, config: Any, max_tokens: int) -> Task:
         first = self._data.records[0]

@@ -72,7 +72,7 @@ def trained(row: Row) -> tuple[Adapted, torch.Tensor, set[str]]:
 
 
 def test_the_table_holds_every_method() -> None:
-    assert {row.method for row in TABLE} == set(names())
+    assert {row.method for row in TABLE} == set(names()) - {"LinkTokens"}, "which acts on tokens of its own: additive/test_link_tokens.py"
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.exact], ids=str)

@@ -136,7 +136,8 @@ class TestClaims:
 
 class TestCases:
     def test_every_method_is_a_case(self) -> None:
-        assert {type(case.method(10)).__name__ for case in CASES.values()} == {*names(), "HeadOnly", "FullFineTuning"}
+        judges = {name for name in names() if name != "LinkTokens"}  # no passages to link: benchmarks.context_healing has these
+        assert {type(case.method(10)).__name__ for case in CASES.values()} == {*judges, "HeadOnly", "FullFineTuning"}
 
     def test_the_frozen_head_is_tried_with_no_fewer_rates_than_others(self) -> None:
         assert len(CASES[FLOOR].rates) >= max(len(case.rates) for case in CASES.values())

@@ -15,7 +15,7 @@ from adapters.folder import read_card  # noqa: E402
 from adapters.reparameterised.lora.config import LoRA  # noqa: E402
 from adapters.training.options import Options  # noqa: E402
 from benchmarks import context_healing, context_store  # noqa: E402
-from benchmarks.context_healing import CASES, CONTROLS, Learner, lessons, rows  # noqa: E402
+from benchmarks.context_healing import CASES, CONTROLS, LINKS, Learner, lessons, rows  # noqa: E402
 from benchmarks.context_store import HELD_OUT, SCORES  # noqa: E402
 from benchmarks.domain_data import ARTICLE, split  # noqa: E402
 from benchmarks.results import read_record  # noqa: E402
@@ -115,24 +115,25 @@ def test_the_whole_of_it_and_again(
     for case in CASES:
         assert {(f"answers/{case}", metric) for metric in ("f1", "f1_min", "f1_max", "em")} <= set(first)
         assert first[f"answers/{case}", "questions"] == 2
-    both = run(data, model, tmp_path, "--control")
+    both = run(data, model, tmp_path, "--control", "--links", "2")
     assert {place: both[place] for place in first} == first
     assert ("answers/healed", "f1_to_full") in both
-    assert first["train/healed", "steps"] == both["train/control", "steps"] == 2
+    assert first["train/healed", "steps"] == both["train/control", "steps"] == both["train/linked", "steps"] == 2
+    assert ("answers/linked", "f1_by_links") in both
 
     answers = [json.loads(file.read_text("utf-8")) for file in (tmp_path / "kept").glob("answer-*.json")]
     said: dict[Any, list[str]] = {}
     for one in sorted(answers, key=lambda one: str(one["key"]["question"])):
         said.setdefault((one["key"]["way"], one["key"]["model"]["adapter"]), []).append(one["value"])
-    assert len(said) == len({**CASES, **CONTROLS}) == 6
-    assert len(set(map(tuple, said.values()))) == 6  # each case is another model or another way of reading
+    assert len(said) == len({**CASES, **CONTROLS, **LINKS}) == 7
+    assert len(set(map(tuple, said.values()))) == 7  # each case is another model or another way of reading
 
     def must_not(*_: Any, **__: Any) -> None:
         raise AssertionError("this was done before")
 
     monkeypatch.setattr(Learner, "_trained", must_not)
     monkeypatch.setattr("benchmarks.context_ways.Ways.write", must_not)
-    assert run(data, model, tmp_path, "--control") == both
+    assert run(data, model, tmp_path, "--control", "--links", "2") == both
     with pytest.raises(AssertionError, match="done before"):
         run(data, model, tmp_path, "--steps", "3")
 

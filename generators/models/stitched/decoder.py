@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import torch
 
+from adapters.contract import Links, Worn
 from adapters.durable import sha256
 from adapters.fingerprint import fingerprint
 from adapters.folder import CONFIG, WEIGHTS
@@ -32,7 +33,7 @@ class Decoder:
 
     How keys are made and turned is not believed from names: a few tokens are run at both ends of the window, and a model whose own cache
     is not what `Rotary` makes of its raw keys is refused (`MissingCapability`), as are sliding windows. ``identity`` says whose keys and
-    values these are. Whoever runs it holds ``lock``.
+    values these are; ``links`` are the tokens that belong behind each passage, if the adapter has such. Whoever runs it holds ``lock``.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, adapter: str | None = None) -> None:
@@ -51,8 +52,10 @@ class Decoder:
         _check_sees_all(config, name)
         self.layers = int(config.num_hidden_layers)
         weights = fingerprint(model)  # of the bare model: an adapter may put its tensors among them
-        worn = None if adapter is None else adapter_hash(folder_of(adapter))
-        self._model = Wardrobe(model).wearing(adapter)
+        wardrobe = Wardrobe(model, links=True)
+        self._model = wardrobe.wearing(adapter)
+        self.links, other = _links(wardrobe.worn)
+        worn = adapter_hash(folder_of(adapter)) if adapter is not None and other else None
         self._raw = RawKeys(self._model, self.layers)
         self.rotary, self.heads, self.head_dim = self._tried(frequencies)
         self.identity = ModelIdentity(
@@ -158,6 +161,11 @@ def _check_sees_all(config: Any, name: str) -> None:
             f"{name}: it has layers of {', '.join(sorted(kinds - {'full_attention'}))}, which do not see all passages; use a model that"
             " attends to all of its text"
         )
+
+
+def _links(worn: Worn | None) -> tuple[tuple[int, ...], bool]:
+    """The link tokens of what is worn, and whether it makes other keys and values of text. Passages are encoded without link tokens."""
+    return (worn.links(), not worn.leaves_text()) if isinstance(worn, Links) else ((), worn is not None)
 
 
 def adapter_hash(folder: Path) -> str:

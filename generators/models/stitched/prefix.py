@@ -19,6 +19,7 @@ from generators.models.stitched.encoder import LocalEncoder
 from generators.models.stitched.prompt import too_long, whole_prompt
 from generators.models.stitched.stitch import read, write
 from generators.models.stitched.tree import Block, KnowledgeTree, Part
+from rag.core.errors import MissingCapability
 from rag.core.types import Generation
 
 if TYPE_CHECKING:
@@ -69,9 +70,15 @@ class PrefixReader:
     def prepare(self, message: str, ids: Sequence[str], texts: Sequence[str], max_tokens: int) -> Begun:
         """The prompt that has ``texts`` where ``message`` says `PASSAGES`; as many as leave room for ``max_tokens``, from the first on.
 
-        Its tokens are those of the whole text. Raises `InputError` if the question does not fit by itself, and what `whole_prompt` does.
+        Its tokens are those of the whole text. Raises `InputError` if the question does not fit by itself, `MissingCapability` for a model
+        that wears link tokens, and what `whole_prompt` does.
         """
         decoder, kept = self.encoder.decoder, len(texts)
+        if decoder.links:
+            raise MissingCapability(
+                f"{decoder.name} wears link tokens ({self.encoder.adapter}), which stand behind passages that do not see each other: answer"
+                " with attention 'blocks', or leave the adapter out"
+            )
         room = decoder.window - max_tokens
         while True:
             blocks, question = whole_prompt(decoder, message, texts[:kept])

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from generators.models.decoding import Writing
 from generators.models.stitched.encoder import LocalEncoder
 from generators.models.stitched.prompt import BETWEEN, around_passages, too_long
-from generators.models.stitched.recompute import recomputed
+from generators.models.stitched.recompute import link_block, recomputed
 from generators.models.stitched.stitch import Placed, in_a_row, read, stitch, write
 from rag.core.types import Generation
 from retrievers.context.encoded import Encoded
@@ -76,7 +76,7 @@ class Reads(Protocol):
 class Prepared:
     """A prompt as blocks at their places, ``question`` behind them; ``passages`` says how many of those given are in it.
 
-    ``reused`` counts the tokens that came from the store, ``misses`` are the passages that did not.
+    ``reused`` counts the tokens that came from the store, ``misses`` are the passages that did not. ``links`` stand behind each passage.
     """
 
     blocks: tuple[Placed, ...]
@@ -84,6 +84,7 @@ class Prepared:
     passages: int
     reused: int
     misses: tuple[Miss, ...]
+    links: tuple[int, ...] = ()
 
     @property
     def hits(self) -> int:
@@ -102,8 +103,9 @@ class Prepared:
 
     @property
     def tokens(self) -> list[int]:
-        """The whole prompt."""
-        return [*(token for block in self.blocks for token in block.encoded.tokens), *self.question]
+        """The whole prompt, but for link tokens: they are no text."""
+        texts = [block.encoded.tokens for block in self.blocks if block.encoded.tokens != self.links]
+        return [*(token for text in texts for token in text), *self.question]
 
 
 class Reader:
@@ -127,7 +129,7 @@ class Reader:
         (between,) = self.encoder.tokenised([BETWEEN])
         found = store.get(ids, texts)
         lengths = [
-            len(self.encoder.tokenised([text])[0]) if isinstance(one, Miss) else len(one.tokens)
+            (len(self.encoder.tokenised([text])[0]) if isinstance(one, Miss) else len(one.tokens)) + len(decoder.links)
             for one, text in zip(found, texts, strict=True)
         ]
         room = decoder.window - max_tokens - len(before) - len(question)
@@ -138,16 +140,16 @@ class Reader:
             kept += 1
         misses = tuple(one for one in found[:kept] if isinstance(one, Miss))
         passages = self._completed(store, found[:kept], ids, texts)
-        blocks = [self._of(before)] if before else []
+        blocks, links = [self._of(before)] if before else [], [link_block(decoder)] if decoder.links else []
         for number, passage in enumerate(passages):
-            blocks += [self._of(between), passage] if number else [passage]
+            blocks += [self._of(between), passage, *links] if number else [passage, *links]
         reused = sum(len(one.tokens) for one in found[:kept] if not isinstance(one, Miss))
-        return Prepared(tuple(in_a_row(blocks)), tuple(question), kept, reused, misses)
+        return Prepared(tuple(in_a_row(blocks)), tuple(question), kept, reused, misses, decoder.links)
 
     def answer(self, prepared: Prepared, row: Writing) -> Generation:
-        """Continue the prompt by ``row``'s sampling; only the question is computed, and the share that is computed again."""
+        """Continue the prompt by ``row``'s sampling; only the question is computed, link tokens, and the share that is computed again."""
         decoder = self.encoder.decoder
-        if self._share > 0:
+        if self._share > 0 or decoder.links:
             cache, logits = recomputed(decoder, prepared.blocks, prepared.question, prepared.start, self._share)
         else:
             cache = stitch(decoder, prepared.blocks)

@@ -1,7 +1,10 @@
-"""Selective recomputation: the tokens of stitched passages that full attention would change most are computed again with all before them.
+"""What is computed behind stitched passages, or among them, with all that stands before it: some of their tokens, and link tokens.
 
-CacheBlend (Yao et al., EuroSys 2025, https://arxiv.org/abs/2405.16444), section 4: tokens are chosen once, by how far their values at the
-second layer lie from the stored ones; the first layer is computed for all. Its keys and values need no context, so theirs are exact.
+CacheBlend (Yao et al., EuroSys 2025, https://arxiv.org/abs/2405.16444), section 4: the tokens that full attention would change most are
+computed again. They are chosen once, by how far their values at the second layer lie from the stored ones; the first layer is computed for
+all. Its keys and values need no context, so theirs are exact.
+
+KVLink (Yang et al. 2025, https://arxiv.org/abs/2502.16002): the tokens behind each passage are not stored, for they see those before it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from generators.models.stitched.decoder import Decoder
 from generators.models.stitched.reference import causal_addend
 from generators.models.stitched.stitch import Placed, check_place, stitch
 from rag.core.errors import InputError
+from retrievers.context.encoded import Encoded
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -29,9 +33,9 @@ def recomputed(
 ) -> tuple[DynamicCache, torch.Tensor]:
     """The stitched cache with ``question`` behind it, from position ``start`` on, and the logits [``keep``, vocabulary] of its last tokens.
 
-    Of the passages' tokens ``share`` are computed again, rounded up; the question always is. 1 gives ordinary prefill, 0 the block mask.
-    ``keep`` 0 keeps the logits of the whole question. Raises `InputError` for a share outside [0, 1] or no question, and what `stitch`
-    does.
+    Of the passages' tokens ``share`` are computed again, rounded up; link tokens (`link_block`) and the question always are. 1 gives
+    ordinary prefill, 0 the block mask. ``keep`` 0 keeps the logits of the whole question. Raises `InputError` for a share outside [0, 1] or
+    no question, and what `stitch` does.
     """
     if not 0 <= share <= 1:
         raise InputError(f"share is a number from 0 to 1 of the passages' tokens, not {share!r}")
@@ -41,8 +45,10 @@ def recomputed(
     cache = stitch(decoder, placed)
     context = [token for one in placed for token in one.encoded.tokens]
     places = [place for one in placed for place in range(one.start, one.end)]
-    chosen = most_deviating(decoder, placed, math.ceil(round(share * len(context), 6))) if share > 0 and context else []
-    rows = torch.tensor([*chosen, *range(len(context), len(context) + len(question))], device=decoder.device)
+    links = [place for place, token in enumerate(context) if token in decoder.links]
+    again = math.ceil(round(share * (len(context) - len(links)), 6))
+    chosen = most_deviating(decoder, placed, again) if again else []
+    rows = torch.tensor([*sorted([*chosen, *links]), *range(len(context), len(context) + len(question))], device=decoder.device)
     tokens = torch.tensor([*context, *question], device=decoder.device)
     positions = torch.tensor([*places, *range(start, start + len(question))], device=decoder.device)
     # A row sees what stands before it in the text, whether that was computed again or not.
@@ -55,16 +61,23 @@ def recomputed(
     return patched, logits
 
 
+def link_block(decoder: Decoder) -> Encoded:
+    """What stands behind a passage: room for the link tokens that ``decoder`` wears, of which nothing is known before the passages are."""
+    room = torch.zeros(decoder.layers, decoder.heads, len(decoder.links), decoder.head_dim, dtype=decoder.dtype)
+    return Encoded(decoder.links, room, room)
+
+
 def most_deviating(decoder: Decoder, placed: Sequence[Placed], n: int) -> list[int]:
     """The ``n`` tokens, as ascending places in the joined passages, whose stored values deviate most from those of full attention.
 
-    Deviation: the squared difference, summed over heads and dimensions, at the second layer.
+    Deviation: the squared difference, summed over heads and dimensions, at the second layer. Link tokens are none of them.
     """
     tokens = torch.tensor([[token for one in placed for token in one.encoded.tokens]], device=decoder.device)
     positions = torch.cat([torch.arange(one.start, one.end) for one in placed])[None].to(decoder.device)
     stored = torch.cat([one.encoded.values[_checked_layer(decoder)] for one in placed], dim=1).to(decoder.device)
     new = _values(decoder, tokens, positions)
     deviation = (new - stored.to(new.dtype)).square().sum(dim=(0, 2))
+    deviation[tokens[0] >= decoder.vocabulary] = -1.0
     return sorted(deviation.topk(n).indices.tolist())
 
 

@@ -75,6 +75,24 @@ def test_a_block_sees_itself_alone_and_the_question_all() -> None:
     assert torch.softmax(addend[0, 0], -1)[2].tolist() == [0, 0, 1, 0, 0]
 
 
+def test_links_stand_behind_each_passage_and_see_all_before_them() -> None:
+    linked = BlockTask(tokenizer(), 64, prompt, links=(100, 101))
+    examples = linked.encode([Grounded(("w1 w2", "w3"), "w4", "w5")]).examples
+    assert examples[0].parts == (BEFORE, (6, 7), (100, 101), BETWEEN, (8,), (100, 101), (9, 96), (10, END))
+    assert linked.batch(examples).inputs[0]["blocks"].tolist() == [[1, 1, 2, 2, 0, 0, 4, 5, 0, 0, 0, 0, 0, 0]]
+    assert [len(parts) for parts in linked.batch(examples).inputs[0]["input_ids"]] == [14]
+
+
+def test_links_take_room_from_passages() -> None:
+    record = Grounded(("w1 w2", "w3"), "w4", "w5")
+    for most, kept, cut in ((14, 2, {}), (13, 1, {"passages": 1})):
+        encoded = BlockTask(tokenizer(), most, prompt, links=(100, 101)).encode([record])
+        assert (len(encoded.examples[0].parts) - 3) // 2 == kept
+        assert encoded.cut == cut
+    with pytest.raises(InputError, match="takes 8 tokens with its first passage"):
+        BlockTask(tokenizer(), 8, prompt, links=(100, 101)).encode([record])
+
+
 @pytest.mark.usefixtures("double")
 def test_a_batch_loses_what_its_rows_lose() -> None:
     model, examples = tiny("llama", torch.float64), rows(grounded())

@@ -102,4 +102,6 @@ def test_what_cannot_be_worn_is_an_error_and_the_model_goes_on(tiny_folder: Path
         bare.with_adapter(str(tmp_path / "stranger")).generate("a")
     with pytest.raises(MissingCapability, match="in front of the prompt"):
         bare.with_adapter(make("PTuningV2", 1, length=2)).generate("a")
+    with pytest.raises(MissingCapability, match="answer with Stitched"):
+        bare.with_adapter(make("LinkTokens", 1, count=2)).generate("a")
     assert texts(bare) == before

@@ -98,6 +98,27 @@ def test_a_healed_model_builds_a_store_of_its_own_and_answers_from_it(
         pipe.run("How long may a suit be worn outside?")
 
 
+def test_link_tokens_answer_from_a_store_of_the_bare_model(rag: Rag, base: Path, data: Path, shelf: Path, tmp_path: Path) -> None:
+    links = ("--method", "linktokens", "--set", "count=3", "--steps", 2, "--batch", 3, "--lr", 0.02)
+    found = account(rag, "train", "--base", base, "--data", data, "--out", tmp_path / "linked", *links)
+    assert found["trained"] == 3 * AutoConfig.from_pretrained(base).hidden_size
+    assert read_card(tmp_path / "linked")["attention"] == "passages apart"
+    account(rag, "contexts", "build", shelf, "--store", tmp_path / "contexts", "--model", base)
+    answer = {"type": "Stitched", "store": str(tmp_path / "contexts"), "model": str(base), "adapter": str(tmp_path / "linked")}
+    search = {"type": "BM25", "corpus": {"type": "Corpus", "path": str(shelf)}, "k": 2}
+    nodes = {"search": search, "answer": {**answer, "k": 2, "max_tokens": 4}}
+    pipe = Pipeline.from_yaml(json.dumps({"nodes": nodes, "edges": ["search -> answer.retriever"]}))
+    run = pipe.explain("How long may a suit be worn outside?")
+    assert (run.trace.total("contexts_hit"), run.trace.total("contexts_missed")) == (1, 0)
+
+
+def test_link_tokens_need_passages(rag: Rag, base: Path, tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "plain.jsonl", [{"prompt": "a", "answer": "b"}])
+    result = rag("train", "--base", base, "--data", data, "--out", tmp_path / "out", "--method", "linktokens", "--steps", 1)
+    assert result.exit_code == 2, result.output
+    assert "give data with passages" in result.output
+
+
 def test_an_adapter_that_is_not_there_is_named(rag: Rag, base: Path, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAFT_ADAPTERS", str(tmp_path / "registry"))
     result = rag("contexts", "build", shelf, "--store", tmp_path / "contexts", "--model", base, "--adapter", "none")
