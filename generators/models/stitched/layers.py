@@ -1,4 +1,4 @@
-"""Layers of a transformers cache that recomputation needs."""
+"""Layers of a transformers cache that hold what was not computed here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from transformers.cache_utils import DynamicLayer
 
 PlainLayer: Any = DynamicLayer
 """A layer that grows with every update, untyped as transformers has it."""
+
+
+def filled(keys: torch.Tensor, values: torch.Tensor) -> Any:
+    """A layer that holds ``keys`` and ``values`` [1, heads, tokens, head_dim] and grows behind them; its own update would copy them."""
+    layer = PlainLayer()
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+    return layer
 
 
 class PatchedLayer(DynamicLayer):  # type: ignore[no-untyped-call]

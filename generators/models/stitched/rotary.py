@@ -52,18 +52,35 @@ class Rotary:
         return f"{self.pairing},{self.dims},{digest.hexdigest()[:32]}"
 
     def rotate(self, keys: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Raw ``keys`` [..., tokens, head_dim] turned to ``positions`` [tokens]; float32, or float64 where the keys are.
+        """Raw ``keys`` [..., tokens, head_dim] turned to ``positions`` [tokens]; float32, or float64 where the keys are."""
+        return self.turn(positions, keys)(keys)
+
+    def turn(self, positions: torch.Tensor, like: torch.Tensor) -> Turn:
+        """What rotates keys of the kind of ``like`` to ``positions``: the angles are computed once for all layers.
 
         Raw keys carry no factor yet, so it comes in here, once. Angles are computed as the models do, in float32: their keys then agree
         with these to the last bit.
         """
-        work = torch.promote_types(keys.dtype, torch.float32)
-        angles = positions.to(keys.device, work)[:, None] * self.frequencies.per_pair.to(keys.device, work)
-        cos, sin = angles.cos() * self.frequencies.factor, angles.sin() * self.frequencies.factor
-        turning, still = keys[..., : self.dims].to(work), keys[..., self.dims :].to(work)
+        work = torch.promote_types(like.dtype, torch.float32)
+        angles = positions.to(like.device, work)[:, None] * self.frequencies.per_pair.to(like.device, work)
+        return Turn(angles.cos() * self.frequencies.factor, angles.sin() * self.frequencies.factor, self.pairing)
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """The rotation to some positions: ``cos`` and ``sin`` are [tokens, pairs]."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    pairing: Pairing
+
+    def __call__(self, keys: torch.Tensor) -> torch.Tensor:
+        """Raw ``keys`` [..., tokens, head_dim], turned."""
+        dims = 2 * self.cos.shape[-1]
+        turning, still = keys[..., :dims].to(self.cos.dtype), keys[..., dims:].to(self.cos.dtype)
         half = self.pairing == "half"
         first, second = turning.chunk(2, dim=-1) if half else (turning[..., ::2], turning[..., 1::2])
-        turned = first * cos - second * sin, second * cos + first * sin
+        turned = first * self.cos - second * self.sin, second * self.cos + first * self.sin
         return torch.cat([*(turned if half else [torch.stack(turned, dim=-1).flatten(-2)]), still], dim=-1)
 
 
