@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import adapter_tables, generator_tables
+from benchmarks import adapter_tables, context_tables, generator_tables
 from benchmarks.files import write_whole
 from benchmarks.results import Record
 from rag.core.errors import InputError
@@ -25,6 +25,10 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "generators": Family(generator_tables.PAGES, generator_tables.table),
     "adapters": Family(adapter_tables.PAGES, adapter_tables.table),
+    "context_store": Family(context_tables.STORE_PAGES, context_tables.store_table),
+    "context_healing": Family(context_tables.HEALING_PAGES, context_tables.healing_table),
+    "knn_lm": Family(context_tables.KNN_PAGES, context_tables.knn_table),
+    "decoupled": Family(context_tables.DECOUPLED_PAGES, context_tables.decoupled_table),
 }
 """By the name of the record."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adapter_tables, generator_tables
+from benchmarks import adapter_tables, context_tables, generator_tables
 from benchmarks.method_pages import BEGIN, END, FAMILIES, made, with_table, write_tables
 from benchmarks.methods import METHODS
 from benchmarks.origin import ROOT
@@ -45,6 +45,27 @@ def test_a_table_of_an_adapter_stands_beside_the_head_alone() -> None:
     ]
 
 
+def test_tables_of_contexts_hold_their_cases_with_ends_and_peers() -> None:
+    ends = {"ttft_ratio": 11.5, "ttft_ratio_min": 10.0, "ttft_ratio_max": 12.0}
+    timed = record("context_store", ("local/2k", "store/float16"), ends)
+    rows = (*timed.rows, Row("context_store", "local/2k", "ttft_s", 0.3, "s", "full prefill", 3.45))
+    answers = record("context_store", ("xquad/full",), {"questions": 80.0, "f1": 11.2, "f1_min": 8.0, "f1_max": 14.0}).rows
+    whole = Record(timed.benchmark, timed.command, timed.date, {}, {}, {}, (*rows, *answers))
+    lines = context_tables.store_table(whole, context_tables.STORE_PAGES["context-store.md"]).splitlines()
+    assert lines[2:5] == [
+        "| where | read in full, s | from RAM, s | full / RAM |",
+        "| --- | ---: | ---: | ---: |",
+        "| local/2k | 3.45 | 0.3 | 11.5 [10 – 12] |",
+    ]
+    assert lines[6:] == ["| questions / way | questions | F1 |", "| --- | ---: | ---: |", "| xquad/full | 80 | 11.2 [8 – 14] |"]
+    healed = record("context_healing", ("answers/healed", "train/healed"), {"f1": 50.0, "f1_gain": 41.0})
+    assert context_tables.healing_table(healed, ("answers/",)).splitlines()[2:] == [
+        "| case | F1 | gain beside the bare model |",
+        "| --- | ---: | ---: |",
+        "| healed | 50 | 41 |",
+    ]
+
+
 def test_it_stands_between_the_markers_and_replaces_what_stood_there() -> None:
     once = with_table(f"before\n{BEGIN}\n{END}\nafter\n", "| new |", "page.md")
     assert once == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
@@ -78,7 +99,7 @@ def test_every_method_of_the_benchmark_has_a_page() -> None:
 def test_every_adapter_has_a_page() -> None:
     rooms = [ROOT / "adapters" / room for room in ("additive", "selective", "reparameterised")]
     folders = {folder.parent.name for room in rooms for folder in room.glob("*/config.py")}
-    assert {f"{name}.md" for name in folders} == set(adapter_tables.PAGES)
+    assert {f"{name}.md" for name in folders} == {*adapter_tables.PAGES, *context_tables.HEALING_PAGES}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
