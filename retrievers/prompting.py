@@ -21,7 +21,7 @@ _REFLECTION = (
 # "<" before "|" (also the full-width forms some vocabularies use) or before a whole bare tag such as <s>, </tool_call>, <<SYS>>.
 _ANGLE = re.compile(r"[<＜](?=[|｜]|[<＜]?/?[A-Za-z_][\w-]*[>＞])")
 _ANGLE_END = re.compile(r"(?<=[|｜])(?=[>＞])")
-_BRACKET = re.compile(rf"\[(?=/?[A-Z][A-Z_]+\]|(?:{_REFLECTION})\])")
+_BRACKET = re.compile(rf"\[(?=/?[A-Z][A-Z_]+\]|[gs]MASK\]|(?:{_REFLECTION})\])")  # ChatGLM's masks begin with a small letter
 _IDENTIFIER = re.compile(r"[\[［【]\s*(\d+(?:\s*[,;，、；–-]\s*\d+)*)\s*[\]］】]")
 # Control characters, lone surrogates, bidirectional overrides, and the tag block that spells invisible ASCII.
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")

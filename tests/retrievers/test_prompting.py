@@ -24,6 +24,8 @@ CONTROL = [
     "[TOOL_CALLS]",
     "[CLS]",
     "[MASK]",
+    "[gMASK]",
+    "[sMASK]",
     "<start_of_turn>",
     "<｜User｜>",
     "<｜end▁of▁sentence｜>",
