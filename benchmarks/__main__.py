@@ -64,7 +64,7 @@ BENCHMARKS = {  # in the order of the page; --data DIR is added to those that na
         ),
     ),
     "context_healing": Benchmark(
-        ("--data", "DATA", "--links", "5"), quick=("--data", "DATA", "--limit", "2", "--steps", "1", "--accumulate", "1")
+        ("--data", "DATA", "--control", "--links", "5"), quick=("--data", "DATA", "--limit", "2", "--steps", "1", "--accumulate", "1")
     ),
     "adapter_serving": Benchmark(quick=("--requests", "10", "--max-tokens", "4", "--rounds", "1")),
     "serve": Benchmark(quick=("--clients", "1", "4", "--rounds", "1", "--max-tokens", "4")),

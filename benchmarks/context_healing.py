@@ -9,8 +9,8 @@ teaches how these questions want to be answered, so ``--control`` trains another
 before it: ``control`` reads in full with it, and ``control-stitched`` shows what the mask in training has to do with it. ``--links 5``
 trains a third one together with so many link tokens behind each passage (KVLink): ``linked`` is stitched with it.
 
-Training and answers are kept in ``--runs``, which may be that of `context_store`: a stopped benchmark goes on with the same command, and
-the bare model is asked once for both.
+A training takes 20 minutes on one thread of an AMD EPYC, 80 answers one to three. Training and answers are kept in ``--runs``, which may be
+that of `context_store`: a stopped benchmark goes on with the same command, and the bare model is asked once for both.
 """
 
 from __future__ import annotations
