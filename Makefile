@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 demo: $(STAMP)  ## Index the example handbook and answer three questions from it
 	$(BIN)/rag demo
 
+# Two processes of one thread each: small models gain nothing from a second thread.
 test: $(STAMP)  ## Run the tests (no network, no server)
-	$(BIN)/python -m pytest -m 'not vllm and not browser'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not vllm and not browser'
 
 test-vllm: $(STAMP)  ## Run the tests that start a real vLLM server
 	$(BIN)/python -m pytest -m vllm tests/vllm

@@ -27,6 +27,7 @@ def _as_before() -> Iterator[None]:
 
 def written(format: str, level: str = "info") -> StringIO:
     stream = StringIO()
+    logging.getLogger().handlers = []  # pytest's own keep what they hear for its report, which not every character can reach
     configure_logging(format, level, stream)
     return stream
 
