@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.report import short
 from benchmarks.results import Record
@@ -81,10 +81,9 @@ def _grid(record: Record, cases: Sequence[str], first: str, columns: Mapping[str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _named(case: str, cases: Iterable[str]) -> str:
+def _named(case: str, cases: Sequence[str]) -> str:
     """Without what all lines begin with."""
-    starts = list(cases)
-    return case.removeprefix(starts[0]) if len(starts) == 1 and starts[0].endswith("/") else case
+    return case.removeprefix(cases[0]) if len(cases) == 1 and cases[0].endswith("/") else case
 
 
 def _cell(values: Mapping[str, float], metric: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapters.checks import check_number, check_rank
+from adapters.checks import check_rank
 from adapters.methods import method
 from rag.core.errors import InputError
 
@@ -30,8 +30,7 @@ class LinkTokens:
 
     def __post_init__(self) -> None:
         check_rank(self.count, "LinkTokens", "count")
-        check_number(self.r, "r", "LinkTokens", least=0)
-        if isinstance(self.r, bool) or not isinstance(self.r, int):
+        if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 0:
             raise InputError(f"LinkTokens: r is a whole number from 0, not {self.r!r}")
 
     def ids(self, vocabulary: int) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def recomputed(
     cache = stitch(decoder, placed)
     context = [token for one in placed for token in one.encoded.tokens]
     places = [place for one in placed for place in range(one.start, one.end)]
-    links = [place for place, token in enumerate(context) if token in decoder.links]
+    links = _links(decoder, context)
     again = math.ceil(round(share * (len(context) - len(links)), 6))
     chosen = most_deviating(decoder, placed, again) if again else []
     rows = torch.tensor([*sorted([*chosen, *links]), *range(len(context), len(context) + len(question))], device=decoder.device)
@@ -77,8 +77,13 @@ def most_deviating(decoder: Decoder, placed: Sequence[Placed], n: int) -> list[i
     stored = torch.cat([one.encoded.values[_checked_layer(decoder)] for one in placed], dim=1).to(decoder.device)
     new = _values(decoder, tokens, positions)
     deviation = (new - stored.to(new.dtype)).square().sum(dim=(0, 2))
-    deviation[tokens[0] >= decoder.vocabulary] = -1.0
+    deviation[_links(decoder, tokens[0].tolist())] = -1.0
     return sorted(deviation.topk(n).indices.tolist())
+
+
+def _links(decoder: Decoder, tokens: Sequence[int]) -> list[int]:
+    """Where link tokens stand."""
+    return [place for place, token in enumerate(tokens) if token in decoder.links]
 
 
 def _values(decoder: Decoder, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

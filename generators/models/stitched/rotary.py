@@ -53,16 +53,16 @@ class Rotary:
 
     def rotate(self, keys: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Raw ``keys`` [..., tokens, head_dim] turned to ``positions`` [tokens]; float32, or float64 where the keys are."""
-        return self.turn(positions, keys)(keys)
+        return self.turn(positions.to(keys.device), keys.dtype)(keys)
 
-    def turn(self, positions: torch.Tensor, like: torch.Tensor) -> Turn:
-        """What rotates keys of the kind of ``like`` to ``positions``: the angles are computed once for all layers.
+    def turn(self, positions: torch.Tensor, dtype: torch.dtype) -> Turn:
+        """What rotates keys of ``dtype`` to ``positions`` [tokens], on the device of these: the angles are computed once for all layers.
 
         Raw keys carry no factor yet, so it comes in here, once. Angles are computed as the models do, in float32: their keys then agree
         with these to the last bit.
         """
-        work = torch.promote_types(like.dtype, torch.float32)
-        angles = positions.to(like.device, work)[:, None] * self.frequencies.per_pair.to(like.device, work)
+        work = torch.promote_types(dtype, torch.float32)
+        angles = positions.to(work)[:, None] * self.frequencies.per_pair.to(positions.device, work)
         return Turn(angles.cos() * self.frequencies.factor, angles.sin() * self.frequencies.factor, self.pairing)
 
 

@@ -67,7 +67,7 @@ def stitch(decoder: Decoder, placed: Sequence[Placed]) -> DynamicCache:
     if not placed:
         return cache
     places = torch.cat([torch.arange(one.start, one.end) for one in placed])
-    turn = decoder.rotary.turn(places, _joined([one.encoded.keys[0] for one in placed], decoder))
+    turn = decoder.rotary.turn(places.to(decoder.device), decoder.dtype)
     # Layer by layer: what a rotation needs in between stays in the processor's cache, which halves the time of all this.
     for layer in range(decoder.layers):
         keys = turn(_joined([one.encoded.keys[layer] for one in placed], decoder)).to(decoder.dtype)

@@ -63,7 +63,7 @@ class WorkerSide:
         pages = torch.tensor(load.pages, dtype=torch.int64)
         slots = pages[positions // self._page] * self._page + positions % self._page
         rotary = self._shelves.at(wanted[0].path).rotary  # of one model all
-        turn = rotary.turn(positions, found[0].keys)
+        turn = rotary.turn(positions, found[0].keys.dtype)
         for first, keys, values in _grouped(found, skipped, len(layers)):
             turned = turn(keys).to(self._dtype)
             for number, (key, value) in enumerate(zip(turned, values.to(self._dtype), strict=True), start=first):

@@ -80,7 +80,6 @@ def test_links_stand_behind_each_passage_and_see_all_before_them() -> None:
     examples = linked.encode([Grounded(("w1 w2", "w3"), "w4", "w5")]).examples
     assert examples[0].parts == (BEFORE, (6, 7), (100, 101), BETWEEN, (8,), (100, 101), (9, 96), (10, END))
     assert linked.batch(examples).inputs[0]["blocks"].tolist() == [[1, 1, 2, 2, 0, 0, 4, 5, 0, 0, 0, 0, 0, 0]]
-    assert [len(parts) for parts in linked.batch(examples).inputs[0]["input_ids"]] == [14]
 
 
 def test_links_take_room_from_passages() -> None:

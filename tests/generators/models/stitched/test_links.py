@@ -24,9 +24,8 @@ from generators.models.stitched.recompute import link_block, most_deviating, rec
 from generators.models.stitched.stitch import in_a_row
 from rag.core.errors import MissingCapability
 from rag.core.types import Sampling
-from retrievers.context.store import Miss
 from tests.generators.models.stitched.conftest import CHUNKS, KINDS, QUESTION, llama, random
-from tests.generators.models.stitched.test_lessons import LONG, RECORDS
+from tests.generators.models.stitched.test_lessons import LONG, RECORDS, NoStore
 
 EXACT = 1e-12
 COUNT = 3
@@ -111,16 +110,6 @@ def test_contexts_of_the_bare_model_serve_links_that_change_nothing_else(linked:
     assert torch.equal(of_bare.keys, of_alone.keys)
     assert torch.equal(of_bare.values, of_alone.values)
     assert not torch.allclose(of_bare.values, of_lora.values)
-
-
-class NoStore:
-    """Keeps nothing."""
-
-    def get(self, ids: Any, texts: Any) -> list[Any]:
-        return [Miss(id, "absent") for id in ids]
-
-    def keep(self, *_: Any) -> None:
-        return None
 
 
 def test_training_reads_what_answering_reads(linked: Callable[..., Decoder], tokenizer: Any, double: None) -> None:
